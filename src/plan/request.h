@@ -1,0 +1,73 @@
+/* The plain data that crosses the pipeline: a request with its resolved decode settings, and the
+ * answer to it. No behaviour here. */
+#ifndef PLAN_REQUEST_H
+#define PLAN_REQUEST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+
+/* Which masked position is committed first, and by which schedule (models.md 3.1, 3.2). */
+enum remasking {
+    REMASKING_LOW_CONFIDENCE, /* LLaDA: blocks, exact quotas, probability of the argmax */
+    REMASKING_RANDOM,         /* LLaDA: the same with random order */
+    REMASKING_ORIGIN,         /* Dream: each position with probability 1 - s/t */
+    REMASKING_MASKGIT_PLUS,   /* Dream: timestep schedule, probability */
+    REMASKING_TOPK_MARGIN,    /* Dream: p(1) - p(2) */
+    REMASKING_ENTROPY,        /* Dream: negative entropy */
+    REMASKING_COUNT,
+};
+
+#define DECODE_SUPPRESSED_MAX 4
+
+/* Resolved: no "default" values are left when a request enters the engine. */
+struct decode_settings {
+    int32_t gen_length;   /* tokens to generate; 0: infill the masks inside the prompt */
+    int32_t block_length; /* tokens denoised together; the last block may be shorter */
+    int32_t steps;        /* over all blocks; 0: one token a step */
+    enum remasking remasking;
+    double temperature, top_p, alg_temp, cfg_scale;
+    double threshold, factor; /* 0: off; at most one of them */
+    int32_t top_k;            /* 0: off */
+    uint64_t seed;
+    bool early_stop; /* stop when everything before the first stop token is committed */
+    bool logits_eos_inf, confidence_eos_eot_inf;
+};
+
+struct request {
+    int64_t index; /* 0-based input line */
+    int64_t line;  /* 1-based input line, for messages */
+    const char *id;
+    uint64_t id_hash; /* for noise */
+    int32_t n_prompt;
+    const int32_t *prompt_ids; /* [n_prompt], borrowed from the window's arena */
+    struct decode_settings decode;
+    bool want_logprobs;
+    uint64_t admitted_ns; /* when the line was read */
+    void *line_state;     /* the app's own, untouched by plan and engine */
+};
+
+enum finish_reason { FINISH_STOP, FINISH_LENGTH };
+
+/* Monotonic times; 0: did not happen. */
+struct answer_times {
+    uint64_t first_forward_ns, first_commit_ns, first_block_ns, last_commit_ns, finished_ns;
+};
+
+/* Borrowed until the callback that receives it returns. */
+struct answer {
+    const struct request *request;
+    /* The generated ids; with early stop up to the first stop token, inclusive. Infill: the whole
+     * canvas, prompt included. */
+    const int32_t *token_ids; /* [n_tokens] */
+    const float *log_probs;   /* [n_tokens] at the committing step (0 for given tokens); or NULL */
+    int32_t n_tokens;
+    int32_t n_effective; /* generated tokens up to and including the first stop token */
+    enum finish_reason finish_reason;
+    int32_t steps, blocks, refresh_steps, reuse_steps;
+    int64_t positions; /* rows computed for it in the layers */
+    struct answer_times times;
+};
+
+#endif

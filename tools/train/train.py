@@ -1,0 +1,323 @@
+"""Trains the shipped LLaDA-style masked-diffusion model and writes it as a Hugging Face folder.
+
+    OMP_NUM_THREADS=1 python3 train.py --out ../../data/models/NAME [--workers 2] [--steps N]
+
+Plain mean cross-entropy over masked tokens, end-of-text padding at weight 0.15; a quarter of the
+look-up prompts is masked everywhere, so that the copying circuit forms from repeated pairs.
+Workers are processes that average their gradients (torch's threads are slow on small matrices).
+"""
+
+import argparse
+import json
+import math
+import os
+import random
+import struct
+import time
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+
+import bpe
+import tasks
+
+EPSILON = 1e-5
+ROPE_THETA = 10000.0
+PADDING_WEIGHT = 0.15
+PROMPT_WEIGHT = 0.3
+TASK_SHARES = {"add": 3, "lookup": 6, "sort": 3, "reverse": 2, "count": 3, "word_problem": 3}
+
+
+class Block(nn.Module):
+    def __init__(self, width, n_heads, ffn):
+        super().__init__()
+        self.n_heads = n_heads
+        self.attn_norm = nn.Parameter(torch.ones(width))
+        self.ff_norm = nn.Parameter(torch.ones(width))
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.attn_out = nn.Linear(width, width, bias=False)
+        self.gate_up = nn.Linear(width, 2 * ffn, bias=False)
+        self.ff_out = nn.Linear(ffn, width, bias=False)
+
+    def forward(self, x, cos, sin):
+        n, t, width = x.shape
+        q, k, v = self.qkv(rms_norm(x, self.attn_norm)).chunk(3, dim=-1)
+        q, k, v = (y.view(n, t, self.n_heads, -1).transpose(1, 2) for y in (q, k, v))
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        a = (q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])).softmax(-1) @ v
+        x = x + self.attn_out(a.transpose(1, 2).reshape(n, t, width))
+        gate, up = self.gate_up(rms_norm(x, self.ff_norm)).chunk(2, dim=-1)
+        return x + self.ff_out(F.silu(gate) * up)
+
+
+class Model(nn.Module):
+    def __init__(self, n_vocab, width, n_layers, n_heads, ffn):
+        super().__init__()
+        self.width, self.n_heads, self.ffn = width, n_heads, ffn
+        self.wte = nn.Embedding(n_vocab, width)
+        self.blocks = nn.ModuleList(Block(width, n_heads, ffn) for _ in range(n_layers))
+        self.ln_f = nn.Parameter(torch.ones(width))
+        self.head = nn.Linear(width, n_vocab, bias=False)
+        for name, p in self.named_parameters():
+            if p.dim() == 2:
+                scale = 0.5 / math.sqrt(n_layers) if "out" in name else 1.0
+                nn.init.normal_(p, std=scale / math.sqrt(p.shape[1] if "wte" not in name else 16))
+
+    def forward(self, ids, wanted):
+        """Logits of the rows where `wanted` is true."""
+        half = self.width // self.n_heads // 2
+        frequency = ROPE_THETA ** (-torch.arange(half) / half)
+        angle = torch.arange(ids.shape[1])[:, None] * frequency
+        cos, sin = angle.cos(), angle.sin()
+        x = self.wte(ids)
+        for block in self.blocks:
+            x = block(x, cos, sin)
+        return self.head(rms_norm(x[wanted], self.ln_f))
+
+
+def rms_norm(x, weight):
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + EPSILON) * weight
+
+
+def rotate(x, cos, sin):
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+def train_tokenizer():
+    rng = random.Random(0)
+    texts = ["user", "assistant", "system", "\n\n"] * 1000
+    for i in range(20000):
+        texts += tasks.draw(rng, list(tasks.TASKS)[i % len(tasks.TASKS)], False)
+    return bpe.Tokenizer(texts, 2000)
+
+
+class Batches:
+    """Endless (ids, targets' mask, weights, targets), grouped by length so that nothing is padded."""
+
+    def __init__(self, tokenizer, seed, n_tokens):
+        self.tokenizer, self.n_tokens = tokenizer, n_tokens
+        self.rng = random.Random(seed)
+        self.torch_rng = torch.Generator().manual_seed(seed)
+        self.ready = []
+        self.task_names = [t for t, share in TASK_SHARES.items() for _ in range(share)]
+
+    def sample(self):
+        rng, tk = self.rng, self.tokenizer
+        task = rng.choice(self.task_names)
+        kwargs = {"n_asked_max": 8} if task == "lookup" and rng.random() < 0.5 else {}
+        prompt, answer = tasks.draw(rng, task, False, **kwargs)
+        prompt_ids = tk.encode_prompt(prompt)
+        answer_ids = tk.encode(answer) + [tk.ids["<|eot_id|>"]]
+        n_answer = len(answer_ids)
+        gen = rng.choice([g for g in (8, 16, 24, 32, 32, 32, 48) if g >= n_answer])
+        gen += -(len(prompt_ids) + gen) % 8
+        ids = prompt_ids + answer_ids + [tk.ids["<|endoftext|>"]] * (gen - n_answer)
+        weights = ([PROMPT_WEIGHT] * len(prompt_ids) + [1.0] * n_answer
+                   + [PADDING_WEIGHT] * (gen - n_answer))
+        rate, p, total = rng.random(), len(prompt_ids), len(ids)
+        masked = [False] * p + [rng.random() < rate for _ in range(gen)]
+        style = rng.random()
+        if style < 0.35:  # blocks, as in semi-autoregressive decoding: before clear, after masked
+            block = rng.choice((4, 8, 16))
+            start = p + block * rng.randrange(-(-n_answer // block))
+            for i in range(p, total):
+                if not start <= i < start + block:
+                    masked[i] = i >= start
+        elif style < 0.6 and task == "lookup":
+            masked = [rng.random() < rate for _ in range(total)]
+        elif style > 0.9:
+            masked = [i >= p for i in range(total)]
+        if not any(masked):
+            masked[p + rng.randrange(n_answer)] = True
+        return ids, masked, weights
+
+    def __next__(self):
+        if not self.ready:
+            by_length = {}
+            for _ in range(2048):
+                item = self.sample()
+                by_length.setdefault(len(item[0]), []).append(item)
+            for length, items in by_length.items():
+                n = max(1, self.n_tokens // length)
+                self.ready += [items[i:i + n] for i in range(0, len(items), n)]
+            self.rng.shuffle(self.ready)
+        items = self.ready.pop()
+        ids = torch.tensor([item[0] for item in items])
+        masked = torch.tensor([item[1] for item in items])
+        weights = torch.tensor([item[2] for item in items])[masked]
+        return ids.masked_fill(masked, self.tokenizer.ids["<|mdm_mask|>"]), masked, weights, ids[masked]
+
+
+def save(model, tokenizer, out):
+    os.makedirs(out, exist_ok=True)
+    width, ffn = model.width, model.ffn
+    tensors = {"model.transformer.wte.weight": model.wte.weight,
+               "model.transformer.ln_f.weight": model.ln_f,
+               "model.transformer.ff_out.weight": model.head.weight}
+    for i, block in enumerate(model.blocks):
+        prefix = f"model.transformer.blocks.{i}."
+        q, k, v = block.qkv.weight.split(width)
+        gate, up = block.gate_up.weight.split(ffn)
+        for name, tensor in {"attn_norm": block.attn_norm, "q_proj": q, "k_proj": k, "v_proj": v,
+                             "attn_out": block.attn_out.weight, "ff_norm": block.ff_norm,
+                             "ff_proj": gate, "up_proj": up,
+                             "ff_out": block.ff_out.weight}.items():
+            tensors[prefix + name + ".weight"] = tensor
+    write_safetensors(os.path.join(out, "model.safetensors"), tensors)
+    special = tokenizer.ids
+    config = {
+        "architectures": ["LLaDAModelLM"], "model_type": "llada", "block_type": "llama",
+        "activation_type": "silu", "layer_norm_type": "rms", "rope": True,
+        "d_model": width, "n_layers": len(model.blocks), "n_heads": model.n_heads,
+        "n_kv_heads": model.n_heads, "mlp_hidden_size": ffn,
+        "vocab_size": model.wte.weight.shape[0], "embedding_size": model.wte.weight.shape[0],
+        "max_sequence_length": 4096, "rms_norm_eps": EPSILON, "rope_theta": ROPE_THETA,
+        "include_bias": False, "include_qkv_bias": False, "weight_tying": False,
+        "mask_token_id": special["<|mdm_mask|>"], "eos_token_id": special["<|endoftext|>"],
+        "pad_token_id": special["<|endoftext|>"], "torch_dtype": "bfloat16",
+    }
+    template = (
+        "{% set loop_messages = messages %}{% for message in loop_messages %}"
+        "{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
+        "+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}"
+        "{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}"
+        "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
+    )
+    files = {
+        "config.json": config,
+        "generation_config.json": {
+            "bos_token_id": special["<|startoftext|>"],
+            "eos_token_id": [special["<|endoftext|>"], special["<|eot_id|>"]],
+            "pad_token_id": special["<|endoftext|>"],
+            "gen_length": 32, "block_length": 8, "steps": 32, "temperature": 0.0,
+        },
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|startoftext|>",
+            "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
+            "mask_token": "<|mdm_mask|>", "model_max_length": 4096, "chat_template": template,
+        },
+        "tokenizer.json": tokenizer.to_json(),
+    }
+    for name, content in files.items():
+        with open(os.path.join(out, name), "w") as f:
+            json.dump(content, f, indent=1, ensure_ascii=False)
+            f.write("\n")
+
+
+def write_safetensors(path, tensors):
+    header, blobs, offset = {"__metadata__": {"format": "pt"}}, [], 0
+    for name, tensor in tensors.items():
+        blob = tensor.detach().bfloat16().contiguous().view(torch.int16).numpy().tobytes()
+        header[name] = {"dtype": "BF16", "shape": list(tensor.shape),
+                        "data_offsets": [offset, offset + len(blob)]}
+        blobs.append(blob)
+        offset += len(blob)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + b"".join(blobs))
+
+
+@torch.no_grad()
+def accuracy(model, tokenizer, n_per_task, gen=32, block=8):
+    """Exact match per task under plain decoding, one token a step; a progress figure for the log."""
+    mask_id, eot = tokenizer.ids["<|mdm_mask|>"], tokenizer.ids["<|eot_id|>"]
+    right = dict.fromkeys(tasks.TASKS, 0)
+    for line in tasks.heldout_lines(n_per_task, 99):
+        prompt = tokenizer.encode_prompt(line["prompt"])
+        ids = torch.tensor([prompt + [mask_id] * gen])
+        for start in range(len(prompt), len(prompt) + gen, block):
+            for _ in range(block):
+                masked = ids == mask_id
+                masked[:, start + block:] = False
+                confidence, token = model(ids, masked).softmax(-1).max(-1)
+                position = masked[0].nonzero()[confidence.argmax(), 0]
+                ids[0, position] = token[confidence.argmax()]
+            if eot in ids[0, len(prompt):]:
+                break
+        answer = ids[0, len(prompt):].tolist()
+        wanted = tokenizer.encode(line["answer"]) + [eot]
+        right[line["task"]] += answer[:len(wanted)] == wanted
+    return {task: n / n_per_task for task, n in right.items()}
+
+
+def work(rank, args):
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(1)
+    if args.workers > 1:
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(args.port))
+        dist.init_process_group("gloo", rank=rank, world_size=args.workers)
+    tokenizer = train_tokenizer()
+    n_vocab = -(-len(tokenizer.ids) // 64) * 64
+    model = Model(n_vocab, args.width, args.layers, args.heads, args.ffn)
+    average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    decay = [p for p in model.parameters() if p.dim() == 2]
+    plain = [p for p in model.parameters() if p.dim() < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}],
+        lr=args.lr, betas=(0.9, 0.98))
+    batches = Batches(tokenizer, args.seed * 1000 + rank, args.tokens // args.workers)
+    start, running = time.time(), 0.0
+    if rank == 0:
+        print(f"{sum(p.numel() for p in model.parameters())} parameters, vocabulary {n_vocab}", flush=True)
+    for step in range(args.steps):
+        warm, rest = min(1.0, (step + 1) / 200), step / args.steps
+        rate = args.lr * warm * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * rest)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        ids, masked, weights, targets = next(batches)
+        loss = F.cross_entropy(model(ids, masked), targets, reduction="none")
+        loss = (loss * weights).sum() / weights.sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if args.workers > 1:
+            flat = torch.cat([p.grad.view(-1) for p in model.parameters()])
+            dist.all_reduce(flat)
+            offset = 0
+            for p in model.parameters():
+                p.grad.copy_(flat[offset:offset + p.numel()].view_as(p) / args.workers)
+                offset += p.numel()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        keep = min(0.999, step / (step + 10))
+        for key, value in model.state_dict().items():
+            average[key].lerp_(value, 1 - keep)
+        running += (loss.item() - running) * (0.01 if step else 1.0)
+        last = step + 1 == args.steps
+        if rank == 0 and ((step + 1) % args.log_every == 0 or last):
+            print(f"step {step + 1} loss {running:.4f} {(time.time() - start) / (step + 1):.3f} s/step", flush=True)
+        if rank == 0 and ((step + 1) % args.evaluate_every == 0 or last):
+            current = {k: v.detach().clone() for k, v in model.state_dict().items()}
+            model.load_state_dict({k: v.bfloat16().float() for k, v in average.items()})
+            print("  accuracy", accuracy(model, tokenizer, 100 if last else 20), flush=True)
+            save(model, tokenizer, args.out)
+            model.load_state_dict(current)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--width", type=int, default=160)
+    parser.add_argument("--layers", type=int, default=5)
+    parser.add_argument("--heads", type=int, default=5)
+    parser.add_argument("--ffn", type=int, default=448)
+    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--tokens", type=int, default=4096, help="positions a step, all workers")
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--port", type=int, default=29511)
+    parser.add_argument("--log-every", type=int, default=100)
+    parser.add_argument("--evaluate-every", type=int, default=1000)
+    args = parser.parse_args()
+    if args.workers == 1:
+        work(0, args)
+    else:
+        torch.multiprocessing.spawn(work, (args,), nprocs=args.workers)
+
+
+if __name__ == "__main__":
+    main()
