@@ -20,10 +20,11 @@ enum error_code {
 /* Caller's struct; zero it with {0} (ERROR_NONE) before the first use. */
 struct error {
     enum error_code code;
-    char message[1024]; /* UTF-8, without newline; longer texts are cut */
+    char message[1024]; /* one line of valid UTF-8; longer texts are cut */
 };
 
-/* Sets `err` and returns false, so that `return error_set(...)` is one line. `err` may be NULL. */
+/* Sets `err` and returns false, so that `return error_set(...)` is one line. `err` may be NULL. The
+ * arguments may be foreign bytes: control bytes come out as blanks, what is not UTF-8 as "?". */
 __attribute__((format(printf, 3, 4))) bool error_set(struct error *err, enum error_code code,
                                                      const char *format, ...);
 

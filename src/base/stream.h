@@ -28,14 +28,15 @@ bool line_reader_open(struct line_reader **reader, const char *path, size_t line
                       struct error *err);
 void line_reader_close(struct line_reader *reader); /* NULL is fine */
 
-/* The next line; `line` is borrowed until the next call (it is followed by a NUL in memory). */
+/* The next line; `line` is borrowed until the next call (it is followed by a NUL in memory). Lines
+ * before the place of a failure are read; then every call tells the same failure. */
 enum line_status line_reader_next(struct line_reader *reader, struct bytes *line, struct error *err);
 
 /* Reads a whole small file (JSON, say) into `arena`, NUL-terminated; refuses more than bytes_max. */
 bool stream_read_file(const char *path, size_t bytes_max, struct arena *arena, struct bytes *content,
                       struct error *err);
 
-/* ---- writing ---- */
+/* ---- writing (writer.c) ---- */
 
 struct writer;
 
@@ -45,9 +46,12 @@ struct writer_options {
     bool overwrite;   /* an existing regular file is truncated; else refused with ERROR_CREATE */
 };
 
+/* Devices and pipes are opened whether `overwrite` says so or not. Heap; close it. The program must
+ * ignore SIGPIPE. */
 bool writer_open(struct writer **writer, const struct writer_options *options, struct error *err);
 
-/* Appends bytes to the current frame. Buffered; may write. */
+/* Appends bytes to the current frame. Buffered; may write. Once a write has failed, this and every
+ * later call tell that failure and write nothing. */
 bool writer_append(struct writer *writer, const char *data, size_t n, struct error *err);
 
 /* Bytes appended since the last flush: what a crash would lose. */
@@ -58,6 +62,7 @@ size_t writer_pending_bytes(const struct writer *writer);
 bool writer_flush(struct writer *writer, struct error *err);
 
 /* Flushes, syncs a regular file, closes. Always frees, also when it returns false. NULL is fine.
+ * Compressed output that never got a byte becomes one empty frame, so that it is valid zstd.
  * EPIPE comes back as ERROR_IO with writer_is_broken_pipe true before the close. */
 bool writer_close(struct writer *writer, struct error *err);
 

@@ -1,1 +1,137 @@
-typedef int placeholder_engine;
+/* Opens what a run needs, in the order that memory demands: backend, sizes, memory, weights. */
+#include "engine/engine.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "model/forward.h"
+
+#define CELLS_MAX ((int64_t)1 << 20) /* of a window's canvases */
+#define ROWS_MIN 1024
+#define ROWS_MAX 4096
+
+/* First number of a file such as /proc/meminfo's line or a cgroup limit; 0 when it has none. */
+static size_t read_amount(const char *path, const char *prefix)
+{
+    FILE *file = fopen(path, "re");
+    char line[256];
+    size_t amount = 0;
+    if (!file) return 0;
+    while (amount == 0 && fgets(line, sizeof line, file)) {
+        unsigned long long number;
+        if (strncmp(line, prefix, strlen(prefix)) != 0) continue;
+        if (sscanf(line + strlen(prefix), "%llu", &number) == 1) amount = (size_t)number;
+    }
+    fclose(file);
+    return amount;
+}
+
+/* What the machine, or the job's cgroup, has free for us. */
+static size_t free_bytes(void)
+{
+    size_t available = read_amount("/proc/meminfo", "MemAvailable:") * 1024;
+    size_t limit = read_amount("/sys/fs/cgroup/memory.max", "");
+    size_t used = read_amount("/sys/fs/cgroup/memory.current", "");
+    if (limit > used && limit - used < available) available = limit - used;
+    return available > 0 ? available : SIZE_MAX;
+}
+
+/* Rows of an iteration: a request must fit whole, and a batch should fill the machine. */
+static int32_t choose_rows(const struct engine_options *options, const struct model_config *config)
+{
+    if (options->n_rows_max > 0) return options->n_rows_max;
+    if (config->n_positions < ROWS_MIN) return ROWS_MIN;
+    return config->n_positions < ROWS_MAX ? config->n_positions : ROWS_MAX;
+}
+
+static void describe(struct memory_shape *shape, const struct engine *engine, size_t weight_bytes)
+{
+    const struct model_config *config = &engine->model.config;
+    int32_t rows = engine->limits.n_rows_max;
+    *shape = (struct memory_shape){
+        .n_layers = config->n_layers,
+        .hidden = config->hidden,
+        .n_heads = config->n_heads,
+        .n_kv_heads = config->n_kv_heads,
+        .head_dim = config->head_dim,
+        .ffn = config->ffn,
+        .n_positions = config->n_positions,
+        .weight_bytes = weight_bytes,
+        .backend_bytes = backend_scratch_bytes(&engine->backend, rows, rows),
+        .n_rows_max = rows,
+        .n_picks_max = rows,
+        .pick_bytes = sizeof(struct pick),
+        .n_cells_max = engine->limits.n_cells_max,
+        .kv_element_bytes = sizeof(float),
+    };
+}
+
+/* Sizes everything and takes the memory, or refuses with figures. */
+static bool allocate(struct engine *engine, const struct engine_options *options,
+                     size_t weight_bytes, struct error *err)
+{
+    struct memory_shape shape;
+    size_t limit = options->memory_bytes_max ? options->memory_bytes_max : free_bytes();
+    describe(&shape, engine, weight_bytes);
+    memory_size(&engine->memory, &shape);
+    assert(engine->memory.activation_bytes ==
+           forward_bytes(&engine->model.config, engine->limits.n_rows_max));
+    if (!memory_check(&engine->memory, limit, err)) return false;
+    const struct memory_plan *plan = &engine->memory;
+    const size_t regions[REGION_COUNT] = {
+        [REGION_WEIGHTS] = plan->weights_bytes,
+        [REGION_CACHE] = plan->cache_bytes,
+        [REGION_SCRATCH] = plan->activation_bytes + plan->score_bytes + plan->canvas_bytes +
+                           plan->backend_bytes,
+    };
+    return backend_allocate(&engine->backend, regions, err);
+}
+
+static bool load(struct engine *engine, const struct engine_options *options,
+                 const struct safetensors *files, struct arena *run, struct error *err)
+{
+    struct model *model = &engine->model;
+    int32_t rows = engine->limits.n_rows_max;
+    int32_t n_positions = model->config.n_positions < rows ? model->config.n_positions : rows;
+    size_t weight_bytes;
+    if (!weights_plan(&model->weights, &model->config, files, n_positions, &engine->backend, run,
+                      &weight_bytes, err))
+        return false;
+    if (!allocate(engine, options, weight_bytes, err)) return false;
+    weights_load(&model->weights, &model->config, files, &engine->backend, run);
+    return executor_create(&engine->executor, model, &engine->limits, run, err);
+}
+
+bool engine_open(struct engine *engine, const struct engine_options *options,
+                 const struct model_config *config, struct arena *run, struct error *err)
+{
+    assert(options->backend);
+    assert(options->n_requests_max > 0);
+    *engine = (struct engine){
+        .model = {.config = *config, .backend = &engine->backend},
+        .limits = {.n_rows_max = choose_rows(options, config),
+                   .n_requests_max = options->n_requests_max},
+    };
+    engine->limits.n_cells_max =
+        CELLS_MAX > engine->limits.n_rows_max ? CELLS_MAX : engine->limits.n_rows_max;
+    struct backend_limits limits = {.n_threads = options->n_threads, .cpu_isa = options->cpu_isa};
+    struct safetensors files = {0};
+    if (!backend_open(&engine->backend, options->backend, &limits, err)) return false;
+    bool ok = options->dummy_weights ||
+              safetensors_open(&files, options->model_dir, run, err);
+    if (ok) ok = load(engine, options, options->dummy_weights ? NULL : &files, run, err);
+    safetensors_close(&files);
+    if (!ok) {
+        engine_close(engine);
+        return error_wrap(err, "loading model '%s'", options->model_dir);
+    }
+    return true;
+}
+
+void engine_close(struct engine *engine)
+{
+    backend_close(&engine->backend);
+    *engine = (struct engine){0};
+}

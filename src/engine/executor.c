@@ -1,1 +1,450 @@
-typedef int placeholder_executor;
+/* The loop of a run. Each iteration: choose the requests whose rows fit, write their rows as one
+ * ragged batch, forward, score, commit, then look at what was committed: a block may be complete, an
+ * answer may be complete, and its rows go to the next request.
+ *
+ *     canvases   |request 0 . . . .|twin of 0|request 1 . .|request 2 . . . . . .|   cells
+ *     batch      [rows of 0][rows of 2][rows of twin 0]                              rows
+ *     picks      [masked rows of the active blocks, same order]
+ *
+ * Twins (CFG's unconditional canvases) come last, so that pick i of a request is row i of score. */
+#include "engine/executor.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "engine/sampler.h"
+#include "model/forward.h"
+#include "plan/phases.h"
+
+/* A request on its way from prompt to answer. */
+struct running {
+    const struct request *request;
+    struct phases phases;
+    int32_t canvas_begin, twin_begin; /* cells; twin -1: none */
+    int32_t n_masks_given;            /* masks at the start: what is to be generated */
+    int32_t block_index, block_begin, block_end, n_block_start, n_block_masked, step;
+    int32_t prefix_end; /* cells before it are all committed */
+    int32_t stop_cell;  /* first stop token of the complete prefix, or -1 */
+    int32_t n_forwards, n_blocks_entered;
+    int32_t pick_begin; /* in the current batch, or -1: not in it */
+    struct answer_times times;
+};
+
+struct executor {
+    struct model *model;
+    struct forward forward;
+    struct executor_limits limits;
+    struct executor_counts counts;
+    struct matrix canvas; /* [n_cells_max, 1], backend memory */
+    struct pick *device_picks;
+    struct running *running; /* [n_requests_max]; the first n_running are not finished */
+    int32_t n_running;
+    /* Host copies, cell by cell. */
+    int32_t *cells;   /* [n_cells_max] */
+    float *log_probs; /* [n_cells_max] */
+    /* The batch being built; arrays of n_rows_max. */
+    struct batch batch;
+    int32_t *canvas_index, *position, *visible_end, *picked_row;
+    struct sequence *sequences; /* n_rows_max: a sequence has at least one row */
+    struct score_row *score_rows;
+    int32_t *pick_cell, *pick_twin_cell;
+    uint32_t *pick_position;
+    struct pick *picks;
+    struct commit_request *commits;
+    int32_t n_commits, n_score;
+};
+
+bool executor_create(struct executor **executor, struct model *model,
+                     const struct executor_limits *limits, struct arena *run, struct error *err)
+{
+    assert(limits->n_rows_max > 0);
+    assert(limits->n_requests_max > 0);
+    size_t rows = (size_t)limits->n_rows_max, cells = (size_t)limits->n_cells_max;
+    struct executor *made = arena_try_push(run, 1, sizeof *made);
+    if (!made) return error_set(err, ERROR_UNAVAILABLE, "no memory for the executor");
+    *made = (struct executor){
+        .model = model,
+        .limits = *limits,
+        .running = arena_push(run, (size_t)limits->n_requests_max, sizeof *made->running),
+        .cells = arena_push(run, cells, sizeof *made->cells),
+        .log_probs = arena_push(run, cells, sizeof *made->log_probs),
+        .canvas_index = arena_push(run, rows, sizeof *made->canvas_index),
+        .position = arena_push(run, rows, sizeof *made->position),
+        .visible_end = arena_push(run, rows, sizeof *made->visible_end),
+        .picked_row = arena_push(run, rows, sizeof *made->picked_row),
+        .sequences = arena_push(run, rows, sizeof *made->sequences),
+        .score_rows = arena_push(run, rows, sizeof *made->score_rows),
+        .pick_cell = arena_push(run, rows, sizeof *made->pick_cell),
+        .pick_twin_cell = arena_push(run, rows, sizeof *made->pick_twin_cell),
+        .pick_position = arena_push(run, rows, sizeof *made->pick_position),
+        .picks = arena_push(run, rows, sizeof *made->picks),
+        .commits = arena_push(run, rows, sizeof *made->commits),
+    };
+    forward_init(&made->forward, model, limits->n_rows_max);
+    made->canvas = (struct matrix){
+        .data = backend_reserve(model->backend, REGION_SCRATCH, cells * sizeof(int32_t)),
+        .n_rows = (int32_t)limits->n_cells_max,
+        .n_cols = 1,
+        .dtype = DTYPE_I32};
+    made->device_picks =
+        backend_reserve(model->backend, REGION_SCRATCH, rows * sizeof *made->device_picks);
+    *executor = made;
+    return true;
+}
+
+static bool has_masks(const struct request *request, int32_t mask_id)
+{
+    for (int32_t i = 0; i < request->n_prompt; i++)
+        if (request->prompt_ids[i] == mask_id) return true;
+    return false;
+}
+
+bool executor_check(const struct executor *executor, const struct request *request,
+                    struct error *err)
+{
+    const struct model_config *config = &executor->model->config;
+    struct phases phases;
+    for (int32_t i = 0; i < request->n_prompt; i++)
+        if (request->prompt_ids[i] < 0 || request->prompt_ids[i] >= config->n_vocab)
+            return error_set(err, ERROR_FORMAT, "prompt token %d is %d, must be from 0 to %d", i,
+                             request->prompt_ids[i], config->n_vocab - 1);
+    if (!phases_init(&phases, request->n_prompt, has_masks(request, config->mask_id),
+                     &request->decode, config->n_positions, err))
+        return false;
+    int32_t n_rows = phases_full_rows(&phases);
+    if (n_rows > executor->limits.n_rows_max)
+        return error_set(err, ERROR_FORMAT, "needs %d rows in one forward, --rows allows %d",
+                         n_rows, executor->limits.n_rows_max);
+    assert(n_rows <= executor->limits.n_cells_max);
+    return true;
+}
+
+/* ---- a request's life ---- */
+
+static int32_t *canvas_of(const struct executor *executor, const struct running *running)
+{
+    return executor->cells + running->canvas_begin;
+}
+
+/* Moves on to the next block that has masks; false: there is none. */
+static bool enter_block(const struct executor *executor, struct running *running)
+{
+    const int32_t *canvas = canvas_of(executor, running);
+    for (; running->block_index < running->phases.n_blocks; running->block_index++) {
+        phases_block(&running->phases, running->block_index, &running->block_begin,
+                     &running->block_end);
+        int32_t n = 0;
+        for (int32_t i = running->block_begin; i < running->block_end; i++)
+            n += canvas[i] == executor->model->config.mask_id;
+        if (n == 0) continue;
+        running->n_block_start = running->n_block_masked = n;
+        running->step = 0;
+        running->n_blocks_entered++;
+        return true;
+    }
+    return false;
+}
+
+/* Steps that the active block's schedule has. */
+static int32_t block_steps(const struct running *running)
+{
+    int32_t steps = running->phases.steps_per_block;
+    return steps > 0 ? steps : running->n_block_start;
+}
+
+/* Lays the request's canvas at `cell`; returns the first cell after it. */
+static int32_t start_request(struct executor *executor, struct running *running,
+                             const struct request *request, int32_t cell)
+{
+    const struct model_config *config = &executor->model->config;
+    bool infill = has_masks(request, config->mask_id);
+    *running = (struct running){.request = request, .canvas_begin = cell, .twin_begin = -1,
+                                .stop_cell = -1, .pick_begin = -1};
+    bool ok = phases_init(&running->phases, request->n_prompt, infill, &request->decode,
+                          config->n_positions, NULL);
+    assert(ok);
+    int32_t n = running->phases.n_canvas;
+    int32_t *canvas = executor->cells + cell;
+    for (int32_t i = 0; i < n; i++) {
+        canvas[i] = i < request->n_prompt ? request->prompt_ids[i] : config->mask_id;
+        executor->log_probs[cell + i] = 0;
+        running->n_masks_given += canvas[i] == config->mask_id;
+    }
+    running->prefix_end = request->n_prompt;
+    cell += n;
+    if (running->phases.n_twins == 2) {
+        running->twin_begin = cell;
+        for (int32_t i = 0; i < n; i++) executor->cells[cell + i] = config->mask_id;
+        cell += n;
+    }
+    assert(cell <= executor->limits.n_cells_max);
+    bool entered = enter_block(executor, running);
+    assert(entered);
+    return cell;
+}
+
+/* Extends the complete prefix and notes the first stop token in it. Infill has no end to find. */
+static void find_stop(const struct executor *executor, struct running *running)
+{
+    const struct model_config *config = &executor->model->config;
+    const int32_t *canvas = canvas_of(executor, running);
+    if (running->request->decode.gen_length == 0 || running->stop_cell >= 0) return;
+    while (running->prefix_end < running->phases.n_canvas &&
+           canvas[running->prefix_end] != config->mask_id) {
+        int32_t cell = running->prefix_end++;
+        if (!sampler_is_stop(config, canvas[cell])) continue;
+        running->stop_cell = cell;
+        return;
+    }
+}
+
+static bool give_answer(const struct executor *executor, struct running *running,
+                        const struct executor_events *events, struct error *err)
+{
+    const struct request *request = running->request;
+    bool infill = request->decode.gen_length == 0;
+    int32_t begin = infill ? 0 : request->n_prompt, end = running->phases.n_canvas;
+    bool stopped = running->stop_cell >= 0;
+    struct answer answer = {
+        .request = request,
+        .token_ids = canvas_of(executor, running) + begin,
+        .n_effective = infill ? running->n_masks_given
+                              : (stopped ? running->stop_cell + 1 : end) - begin,
+        .finish_reason = stopped ? FINISH_STOP : FINISH_LENGTH,
+        .steps = running->n_forwards,
+        .blocks = running->n_blocks_entered,
+        .refresh_steps = running->n_forwards,
+        .positions = (int64_t)running->n_forwards * phases_full_rows(&running->phases),
+        .times = running->times,
+    };
+    answer.n_tokens = stopped && request->decode.early_stop ? answer.n_effective : end - begin;
+    if (request->want_logprobs)
+        answer.log_probs = executor->log_probs + running->canvas_begin + begin;
+    return events->answered(events->context, &answer, err);
+}
+
+/* ---- one iteration ---- */
+
+static void add_sequence(struct executor *executor, struct running *running, int32_t cell_begin)
+{
+    const struct model_config *config = &executor->model->config;
+    struct batch *batch = &executor->batch;
+    const int32_t *canvas = canvas_of(executor, running);
+    int32_t n = running->phases.n_canvas, row_begin = batch->n_rows;
+    for (int32_t i = 0; i < n; i++) {
+        executor->canvas_index[row_begin + i] = cell_begin + i;
+        executor->position[row_begin + i] = i;
+        executor->visible_end[row_begin + i] = row_begin + n;
+    }
+    struct sequence *sequence = &executor->sequences[batch->n_sequences++];
+    *sequence = (struct sequence){.row_begin = row_begin,
+                                  .n_rows = n,
+                                  .pick_begin = batch->n_picks,
+                                  .n_picks = running->n_block_masked,
+                                  .cache_begin = -1};
+    for (int32_t i = running->block_begin; i < running->block_end; i++) {
+        if (canvas[i] != config->mask_id) continue;
+        int32_t row = i >= config->shift ? i - config->shift : 0;
+        executor->picked_row[batch->n_picks++] = row_begin + row;
+    }
+    assert(batch->n_picks - sequence->pick_begin == sequence->n_picks);
+    batch->n_rows += n;
+}
+
+/* What becomes of the request's picks: how they are scored and which are committed. */
+static void add_decisions(struct executor *executor, struct running *running)
+{
+    const struct model_config *config = &executor->model->config;
+    const struct request *request = running->request;
+    const int32_t *canvas = canvas_of(executor, running);
+    int32_t pick = running->pick_begin;
+    struct score_row row;
+    sampler_score_row(&row, request, config, running->n_forwards);
+    for (int32_t i = running->block_begin; i < running->block_end; i++) {
+        if (canvas[i] != config->mask_id) continue;
+        row.position = (uint32_t)i;
+        executor->score_rows[pick] = row;
+        executor->pick_cell[pick] = running->canvas_begin + i;
+        executor->pick_twin_cell[pick] = running->twin_begin < 0 ? -1 : running->twin_begin + i;
+        executor->pick_position[pick] = (uint32_t)i;
+        pick++;
+    }
+    running->step =
+        sampler_next_step(&request->decode, running->n_block_start, running->n_block_masked,
+                          block_steps(running), running->step);
+    struct commit_request *commit = &executor->commits[executor->n_commits++];
+    sampler_commit_request(commit, request, running->n_block_start, running->n_block_masked,
+                           block_steps(running), running->step);
+    commit->pick_begin = running->pick_begin;
+    commit->n_picks = running->n_block_masked;
+    commit->step = (uint32_t)running->n_forwards;
+}
+
+/* Packs the rows of as many requests as fit, first come first served, then their twins. */
+static void build_batch(struct executor *executor)
+{
+    struct batch *batch = &executor->batch;
+    *batch = (struct batch){.canvas_index = executor->canvas_index,
+                            .position = executor->position,
+                            .visible_end = executor->visible_end,
+                            .sequences = executor->sequences,
+                            .picked_row = executor->picked_row};
+    executor->n_commits = 0;
+    int32_t n_rows = 0;
+    for (int32_t i = 0; i < executor->n_running; i++) {
+        struct running *running = &executor->running[i];
+        int32_t needed = phases_full_rows(&running->phases);
+        running->pick_begin = -1;
+        if (n_rows + needed > executor->limits.n_rows_max) continue;
+        n_rows += needed;
+        running->pick_begin = batch->n_picks;
+        add_sequence(executor, running, running->canvas_begin);
+        add_decisions(executor, running);
+    }
+    executor->n_score = batch->n_picks;
+    for (int32_t i = 0; i < executor->n_running; i++) {
+        struct running *running = &executor->running[i];
+        if (running->pick_begin < 0 || running->twin_begin < 0) continue;
+        for (int32_t j = 0; j < running->n_block_masked; j++)
+            executor->score_rows[running->pick_begin + j].uncond_row = batch->n_picks + j;
+        add_sequence(executor, running, running->twin_begin);
+    }
+    assert(batch->n_rows == n_rows);
+}
+
+static bool compute(struct executor *executor, struct error *err)
+{
+    struct backend *backend = executor->model->backend;
+    const struct model_config *config = &executor->model->config;
+    uint64_t device_ns;
+    backend_start_step(backend, &executor->batch, 0);
+    struct matrix hidden = forward_run(&executor->forward, executor->canvas);
+    backend_score(backend, &(struct score_args){.picks = executor->device_picks,
+                                                .hidden = hidden,
+                                                .head = executor->model->weights.head,
+                                                .rows = executor->score_rows,
+                                                .n = executor->n_score,
+                                                .n_vocab = config->n_vocab,
+                                                .mask_id = config->mask_id});
+    backend_commit(backend, &(struct commit_args){.canvas = executor->canvas,
+                                                  .picks = executor->device_picks,
+                                                  .cell = executor->pick_cell,
+                                                  .twin_cell = executor->pick_twin_cell,
+                                                  .position = executor->pick_position,
+                                                  .requests = executor->commits,
+                                                  .n = executor->n_commits});
+    if (!backend_finish_step(backend, &device_ns, err)) return false;
+    int32_t n_bytes = executor->n_score * (int32_t)sizeof *executor->picks;
+    backend_download(backend, executor->picks,
+                     (struct matrix){.data = executor->device_picks,
+                                     .n_rows = 1,
+                                     .n_cols = n_bytes / (int32_t)sizeof(int32_t),
+                                     .dtype = DTYPE_I32});
+    executor->counts.n_iterations++;
+    executor->counts.n_positions += executor->batch.n_rows;
+    executor->counts.n_picks += executor->batch.n_picks;
+    executor->counts.compute_ns += device_ns;
+    return true;
+}
+
+/* Takes over what the step committed in the request's active block. */
+static void take_commits(struct executor *executor, struct running *running, uint64_t now_ns)
+{
+    int32_t mask_id = executor->model->config.mask_id;
+    int32_t *canvas = canvas_of(executor, running);
+    int32_t n_before = running->n_block_masked, pick = running->pick_begin;
+    int32_t fresh[1]; /* one cell at a time: blocks are short, and no second copy is kept */
+    for (int32_t i = running->block_begin; i < running->block_end; i++) {
+        if (canvas[i] != mask_id) continue;
+        backend_download(executor->model->backend, fresh,
+                         (struct matrix){.data = (int32_t *)executor->canvas.data +
+                                                 running->canvas_begin + i,
+                                         .n_rows = 1,
+                                         .n_cols = 1,
+                                         .dtype = DTYPE_I32});
+        if (fresh[0] != mask_id) {
+            canvas[i] = fresh[0];
+            executor->log_probs[running->canvas_begin + i] = executor->picks[pick].log_prob;
+            running->n_block_masked--;
+        }
+        pick++;
+    }
+    executor->counts.n_commits += n_before - running->n_block_masked;
+    if (running->n_block_masked < n_before) {
+        if (!running->times.first_commit_ns) running->times.first_commit_ns = now_ns;
+        running->times.last_commit_ns = now_ns;
+    }
+}
+
+/* After a step: true when the request's answer is complete. */
+static bool advance(struct executor *executor, struct running *running, uint64_t now_ns)
+{
+    take_commits(executor, running, now_ns);
+    running->n_forwards++;
+    running->step++;
+    find_stop(executor, running);
+    bool finished = running->stop_cell >= 0 && running->request->decode.early_stop;
+    if (running->n_block_masked == 0) {
+        if (!running->times.first_block_ns) running->times.first_block_ns = now_ns;
+        if (!finished) finished = !enter_block(executor, running);
+    }
+    if (finished) running->times.finished_ns = now_ns;
+    return finished;
+}
+
+/* Looks at every request of the iteration; answers leave, the others close ranks in order. */
+static bool advance_all(struct executor *executor, const struct executor_events *events,
+                        struct error *err)
+{
+    uint64_t now_ns = clock_now_ns();
+    int32_t n_kept = 0;
+    bool ok = true;
+    for (int32_t i = 0; i < executor->n_running; i++) {
+        struct running *running = &executor->running[i];
+        bool finished = running->pick_begin >= 0 && advance(executor, running, now_ns);
+        if (finished && ok)
+            ok = give_answer(executor, running, events, err);
+        else if (!finished)
+            executor->running[n_kept++] = *running;
+    }
+    executor->n_running = n_kept;
+    return ok;
+}
+
+static void start_all(struct executor *executor, const struct request *requests,
+                      int32_t n_requests)
+{
+    int32_t cell = 0;
+    for (int32_t i = 0; i < n_requests; i++)
+        cell = start_request(executor, &executor->running[i], &requests[i], cell);
+    executor->n_running = n_requests;
+    struct matrix used = executor->canvas;
+    used.n_rows = cell;
+    if (cell > 0) backend_upload(executor->model->backend, used, executor->cells);
+}
+
+bool executor_run(struct executor *executor, const struct request *requests, int32_t n_requests,
+                  const struct executor_events *events, struct error *err)
+{
+    assert(n_requests >= 0);
+    assert(n_requests <= executor->limits.n_requests_max);
+    start_all(executor, requests, n_requests);
+    while (executor->n_running > 0) {
+        uint64_t start_ns = clock_now_ns();
+        build_batch(executor);
+        for (int32_t i = 0; i < executor->n_running; i++)
+            if (executor->running[i].pick_begin >= 0 && executor->running[i].n_forwards == 0)
+                executor->running[i].times.first_forward_ns = start_ns;
+        if (!compute(executor, err)) return false;
+        if (!advance_all(executor, events, err)) return false;
+        if (executor->n_running > 0 && !events->iterated(events->context))
+            return error_set(err, ERROR_STOPPED, "stopped on request");
+    }
+    return true;
+}
+
+struct executor_counts executor_counts(const struct executor *executor)
+{
+    return executor->counts;
+}

@@ -1,1 +1,197 @@
-typedef int placeholder_forward;
+/* The transformer in backend ops. A layer reads as its formula; the last one narrows to the rows
+ * that meet the vocabulary. */
+#include "model/forward.h"
+
+#include <assert.h>
+#include <math.h>
+
+static size_t round_up(size_t n)
+{
+    return (n + 63) / 64 * 64;
+}
+
+static size_t hidden_bytes(const struct model_config *config, int32_t n_rows_max)
+{
+    return round_up((size_t)n_rows_max * (size_t)config->hidden * sizeof(float));
+}
+
+static size_t wide_bytes(const struct model_config *config, int32_t n_rows_max)
+{
+    size_t attention =
+        2 * (size_t)(config->n_heads + config->n_kv_heads) * (size_t)config->head_dim;
+    size_t mlp = 3 * (size_t)config->ffn;
+    return round_up((size_t)n_rows_max * (attention > mlp ? attention : mlp) * sizeof(float));
+}
+
+size_t forward_bytes(const struct model_config *config, int32_t n_rows_max)
+{
+    return 4 * hidden_bytes(config, n_rows_max) + wide_bytes(config, n_rows_max);
+}
+
+void forward_init(struct forward *forward, const struct model *model, int32_t n_rows_max)
+{
+    assert(n_rows_max > 0);
+    struct backend *backend = model->backend;
+    size_t n_bytes = hidden_bytes(&model->config, n_rows_max);
+    *forward = (struct forward){
+        .model = model,
+        .n_rows_max = n_rows_max,
+        .x = backend_reserve(backend, REGION_SCRATCH, n_bytes),
+        .normed = backend_reserve(backend, REGION_SCRATCH, n_bytes),
+        .picked = backend_reserve(backend, REGION_SCRATCH, n_bytes),
+        .picked_normed = backend_reserve(backend, REGION_SCRATCH, n_bytes),
+        .wide = backend_reserve(backend, REGION_SCRATCH, wide_bytes(&model->config, n_rows_max)),
+    };
+}
+
+static struct matrix rows_of(float *data, int32_t n_rows, int32_t n_cols)
+{
+    return (struct matrix){.data = data, .n_rows = n_rows, .n_cols = n_cols, .dtype = DTYPE_F32};
+}
+
+/* normed = norm of (x + add), x += add; `add` with data NULL adds nothing. */
+static void norm(const struct forward *forward, struct matrix out, struct matrix x,
+                 struct matrix add, struct matrix weight)
+{
+    backend_rms_norm(forward->model->backend,
+                     &(struct rms_norm_args){.out = out,
+                                             .sum = add.data ? x : (struct matrix){0},
+                                             .x = x,
+                                             .add = add,
+                                             .weight = weight,
+                                             .epsilon = forward->model->config.rms_epsilon});
+}
+
+static void linear(const struct forward *forward, struct matrix out, struct matrix x,
+                   struct weight weight, struct matrix bias, int32_t out_begin)
+{
+    backend_linear(forward->model->backend, &(struct linear_args){.out = out,
+                                                                  .x = x,
+                                                                  .weight = weight,
+                                                                  .bias = bias,
+                                                                  .out_begin = out_begin});
+}
+
+static void rope(const struct forward *forward, struct matrix x, int32_t n_heads, bool picked)
+{
+    backend_rope(forward->model->backend,
+                 &(struct rope_args){.x = x,
+                                     .table = forward->model->weights.rope_table,
+                                     .n_heads = n_heads,
+                                     .head_dim = forward->model->config.head_dim,
+                                     .picked = picked});
+}
+
+static void attend(const struct forward *forward, struct matrix out, struct matrix query,
+                   struct kv_rows fresh, bool picked)
+{
+    const struct model_config *config = &forward->model->config;
+    backend_attend(forward->model->backend,
+                   &(struct attend_args){.out = out,
+                                         .query = query,
+                                         .n_heads = config->n_heads,
+                                         .fresh = fresh,
+                                         .scale = 1.0f / sqrtf((float)config->head_dim),
+                                         .picked = picked});
+}
+
+/* Attention of all rows. Returns the projected output, which overwrites `normed`. */
+static struct matrix attention_all(const struct forward *forward, const struct layer_weights *layer,
+                                   struct matrix normed)
+{
+    const struct model_config *config = &forward->model->config;
+    int32_t q = config->n_heads * config->head_dim, kv = config->n_kv_heads * config->head_dim;
+    int32_t n = normed.n_rows;
+    struct matrix qkv = rows_of(forward->wide, n, q + 2 * kv);
+    struct matrix out = rows_of(forward->wide + (size_t)n * (size_t)(q + 2 * kv), n, q);
+    linear(forward, qkv, normed, layer->qkv, layer->qkv_bias, 0);
+    rope(forward, qkv, config->n_heads + config->n_kv_heads, false);
+    struct kv_rows fresh = {.x = qkv,
+                            .key_col = q,
+                            .value_col = q + kv,
+                            .n_kv_heads = config->n_kv_heads,
+                            .head_dim = config->head_dim};
+    attend(forward, out, qkv, fresh, false);
+    linear(forward, normed, out, layer->attn_out, (struct matrix){0}, 0);
+    return normed;
+}
+
+/* Attention of the picked rows over all rows; all rows give keys and values only. */
+static struct matrix attention_picked(const struct forward *forward,
+                                      const struct layer_weights *layer, struct matrix normed,
+                                      struct matrix picked_normed)
+{
+    const struct model_config *config = &forward->model->config;
+    int32_t q = config->n_heads * config->head_dim, kv = config->n_kv_heads * config->head_dim;
+    int32_t n = normed.n_rows, n_picks = picked_normed.n_rows;
+    float *at = forward->wide;
+    struct matrix key_value = rows_of(at, n, 2 * kv);
+    at += (size_t)n * (size_t)(2 * kv);
+    struct matrix query = rows_of(at, n_picks, q);
+    at += (size_t)n_picks * (size_t)q;
+    struct matrix out = rows_of(at, n_picks, q);
+    linear(forward, key_value, normed, layer->qkv, layer->qkv_bias, q);
+    linear(forward, query, picked_normed, layer->qkv, layer->qkv_bias, 0);
+    rope(forward, key_value, config->n_kv_heads, false);
+    rope(forward, query, config->n_heads, true);
+    struct kv_rows fresh = {.x = key_value,
+                            .value_col = kv,
+                            .n_kv_heads = config->n_kv_heads,
+                            .head_dim = config->head_dim};
+    attend(forward, out, query, fresh, true);
+    linear(forward, picked_normed, out, layer->attn_out, (struct matrix){0}, 0);
+    return picked_normed;
+}
+
+/* x += attention; the MLP's output overwrites `normed` and is returned, to be added by the next norm. */
+static struct matrix mlp(const struct forward *forward, const struct layer_weights *layer,
+                         struct matrix x, struct matrix attention)
+{
+    int32_t ffn = forward->model->config.ffn;
+    struct matrix normed = attention;
+    struct matrix gate_up = rows_of(forward->wide, x.n_rows, 2 * ffn);
+    struct matrix act =
+        rows_of(forward->wide + (size_t)x.n_rows * (size_t)(2 * ffn), x.n_rows, ffn);
+    norm(forward, normed, x, attention, layer->ff_norm);
+    linear(forward, gate_up, normed, layer->gate_up, (struct matrix){0}, 0);
+    backend_gated_act(forward->model->backend, &(struct gated_act_args){.out = act, .x = gate_up});
+    linear(forward, normed, act, layer->ff_out, (struct matrix){0}, 0);
+    return normed;
+}
+
+static struct matrix gather(const struct forward *forward, float *data, struct matrix x)
+{
+    struct backend *backend = forward->model->backend;
+    struct matrix out = rows_of(data, backend->batch->n_picks, x.n_cols);
+    backend_gather_rows(backend, &(struct gather_rows_args){.out = out, .x = x});
+    return out;
+}
+
+struct matrix forward_run(struct forward *forward, struct matrix canvas)
+{
+    const struct model *model = forward->model;
+    const struct weights *weights = &model->weights;
+    const struct batch *batch = model->backend->batch;
+    assert(batch);
+    assert(batch->n_rows <= forward->n_rows_max);
+    assert(batch->n_picks <= forward->n_rows_max);
+    int32_t last = model->config.n_layers - 1;
+    struct matrix x = rows_of(forward->x, batch->n_rows, model->config.hidden);
+    struct matrix normed = rows_of(forward->normed, batch->n_rows, model->config.hidden);
+    struct matrix add = {0};
+    backend_embed(model->backend, &(struct embed_args){
+                                      .out = x, .table = weights->embedding, .canvas = canvas});
+    for (int32_t i = 0; i < last; i++) {
+        const struct layer_weights *layer = &weights->layers[i];
+        norm(forward, normed, x, add, layer->attn_norm);
+        add = mlp(forward, layer, x, attention_all(forward, layer, normed));
+    }
+    const struct layer_weights *layer = &weights->layers[last];
+    norm(forward, normed, x, add, layer->attn_norm);
+    struct matrix picked = gather(forward, forward->picked, x);
+    struct matrix picked_normed = gather(forward, forward->picked_normed, normed);
+    add = mlp(forward, layer, picked,
+              attention_picked(forward, layer, normed, picked_normed));
+    norm(forward, picked_normed, picked, add, weights->final_norm);
+    return picked_normed;
+}

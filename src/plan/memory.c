@@ -1,1 +1,50 @@
-typedef int placeholder_memory;
+/* Bytes of every region, from shapes alone. The formulas mirror what model and engine reserve. */
+#include "plan/memory.h"
+
+#include <assert.h>
+
+static size_t round_up(size_t n)
+{
+    return (n + 63) / 64 * 64;
+}
+
+static size_t activations(const struct memory_shape *shape)
+{
+    size_t rows = (size_t)shape->n_rows_max;
+    size_t attention =
+        2 * (size_t)(shape->n_heads + shape->n_kv_heads) * (size_t)shape->head_dim;
+    size_t mlp = 3 * (size_t)shape->ffn;
+    return 4 * round_up(rows * (size_t)shape->hidden * sizeof(float)) +
+           round_up(rows * (attention > mlp ? attention : mlp) * sizeof(float));
+}
+
+void memory_size(struct memory_plan *plan, const struct memory_shape *shape)
+{
+    assert(shape->n_rows_max > 0);
+    assert(shape->n_cells_max > 0);
+    size_t slot_bytes = 2 * (size_t)shape->n_kv_heads * (size_t)shape->head_dim *
+                        (size_t)shape->kv_element_bytes;
+    *plan = (struct memory_plan){
+        .weights_bytes = shape->weight_bytes,
+        .cache_bytes = (size_t)shape->n_layers * (size_t)shape->n_slots * slot_bytes,
+        .activation_bytes = activations(shape),
+        .score_bytes = round_up((size_t)shape->n_picks_max * shape->pick_bytes),
+        .canvas_bytes = round_up((size_t)shape->n_cells_max * sizeof(int32_t)),
+        .backend_bytes = round_up(shape->backend_bytes),
+    };
+    plan->total_bytes = plan->weights_bytes + plan->cache_bytes + plan->activation_bytes +
+                        plan->score_bytes + plan->canvas_bytes + plan->backend_bytes;
+}
+
+bool memory_check(const struct memory_plan *plan, size_t limit_bytes, struct error *err)
+{
+    if (plan->total_bytes <= limit_bytes) return true;
+    double mib = 1024.0 * 1024.0;
+    return error_set(err, ERROR_UNAVAILABLE,
+                     "needs %.1f MiB of memory (weights %.1f, activations %.1f, canvases %.1f, "
+                     "scratch %.1f), %.1f MiB allowed; lower --rows or raise --memory",
+                     (double)plan->total_bytes / mib, (double)plan->weights_bytes / mib,
+                     (double)plan->activation_bytes / mib, (double)plan->canvas_bytes / mib,
+                     (double)(plan->score_bytes + plan->backend_bytes) / mib,
+                     (double)limit_bytes / mib);
+}

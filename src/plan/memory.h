@@ -18,6 +18,7 @@ struct memory_shape {
     size_t backend_bytes; /* what the backend's ops need inside */
     int32_t n_rows_max;   /* rows of an iteration */
     int32_t n_picks_max;  /* rows that meet the vocabulary in an iteration */
+    size_t pick_bytes;    /* what score leaves per such row */
     int64_t n_cells_max;  /* canvas cells of a window */
     int64_t n_slots;      /* KV slots per layer */
     int32_t kv_element_bytes;
