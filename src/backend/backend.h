@@ -302,9 +302,10 @@ struct backend_ops {
 struct backend {
     const struct backend_ops *ops;
     void *state;
-    const struct batch *batch;       /* between start_step and finish_step, else NULL */
+    const struct batch *batch;          /* between start_step and finish_step, else NULL */
     struct arena regions[REGION_COUNT]; /* host backends; cuda keeps device regions in state */
-    struct error failure;            /* first failure of an op, latched */
+    struct error failure;               /* first failure of an op, latched until finish_step */
+    uint64_t step_begin_ns;             /* host backends: when the step started */
 };
 
 extern const struct backend_ops backend_ref_ops;
@@ -340,7 +341,8 @@ void backend_download(struct backend *backend, void *target, struct matrix sourc
 size_t backend_scratch_bytes(const struct backend *backend, int32_t n_rows_max, int32_t n_picks_max);
 
 void backend_start_step(struct backend *backend, const struct batch *batch, uint64_t shape_key);
-/* Waits for the step's ops. device_ns: their time. False: the latched failure. */
+/* Waits for the step's ops. device_ns: their time. False: the latched failure, which is thereby
+ * taken; the step's results are then undefined. */
 bool backend_finish_step(struct backend *backend, uint64_t *device_ns, struct error *err);
 
 void backend_embed(struct backend *backend, const struct embed_args *args);

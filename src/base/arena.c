@@ -1,9 +1,5 @@
 /* Memory that is freed together: one private mapping, handed out front to back. The kernel gives
- * zeroed pages at the first touch, so only bytes that an earlier push handed out need clearing:
- *
- *     base          used_bytes        peak_bytes               bytes_max
- *     |  in use     |  may be dirty   |  never touched, zero   |
- */
+ * zeroed pages at the first touch, so only bytes that an earlier push handed out need clearing. */
 #include "base/arena.h"
 
 #include <assert.h>

@@ -10,6 +10,8 @@
 
 #include "base/error.h"
 
+/*     base          used_bytes        peak_bytes               bytes_max
+ *     |  in use     |  may be dirty   |  never touched, zero   |           */
 struct arena {
     uint8_t *base;
     size_t used_bytes;

@@ -10,7 +10,28 @@
 #include "base/arena.h"
 #include "base/error.h"
 
-/* ---- reading ---- */
+/* ---- decoded bytes (stream.c) ---- */
+
+struct stream;
+
+/* The largest read; zstd's largest block comes out of it in one piece. */
+enum { STREAM_CHUNK_BYTES = 128 * 1024 };
+
+/* Opens `path` ("-" is standard input). Plain, .zst (several frames, skippable ones too) or .gz
+ * (several members) by magic, which is looked at by the first read. Heap; close it. */
+bool stream_open(struct stream **stream, const char *path, struct error *err);
+void stream_close(struct stream *stream);
+
+/* The next bytes, at most n_bytes_max <= STREAM_CHUNK_BYTES, as soon as there are any; 0 bytes mean
+ * the end. False: the rest is lost; do not read on. */
+bool stream_read(struct stream *stream, char *target, size_t n_bytes_max, size_t *n_bytes,
+                 struct error *err);
+
+/* Reads a whole small file (JSON, say) into `arena`, NUL-terminated; refuses > bytes_max. */
+bool stream_read_file(const char *path, size_t bytes_max, struct arena *arena,
+                      struct bytes *content, struct error *err);
+
+/* ---- lines (line_reader.c) ---- */
 
 struct line_reader;
 
@@ -21,22 +42,18 @@ enum line_status {
     LINE_FAILED,   /* err says why: I/O error, damaged or torn compressed data */
 };
 
-/* Opens `path` ("-" is standard input). Plain, .zst (several frames, skippable ones too) or .gz
- * (several members) by magic. Heap; close it. A line holds at most `line_bytes_max` bytes.
- * A byte-order mark at the start is dropped. */
+/* Opens `path` like a stream. Heap; close it. A line holds at most `line_bytes_max` bytes. A
+ * byte-order mark at the start is dropped. */
 bool line_reader_open(struct line_reader **reader, const char *path, size_t line_bytes_max,
                       struct error *err);
 void line_reader_close(struct line_reader *reader); /* NULL is fine */
 
 /* The next line; `line` is borrowed until the next call (it is followed by a NUL in memory). Lines
  * before the place of a failure are read; then every call tells the same failure. */
-enum line_status line_reader_next(struct line_reader *reader, struct bytes *line, struct error *err);
+enum line_status line_reader_next(struct line_reader *reader, struct bytes *line,
+                                  struct error *err);
 
-/* Reads a whole small file (JSON, say) into `arena`, NUL-terminated; refuses more than bytes_max. */
-bool stream_read_file(const char *path, size_t bytes_max, struct arena *arena, struct bytes *content,
-                      struct error *err);
-
-/* ---- writing (writer.c) ---- */
+/* ---- bytes out (writer.c) ---- */
 
 struct writer;
 

@@ -1,7 +1,7 @@
-/* Bytes to token ids and back: byte-level BPE as in a Hugging Face tokenizer.json (or vocab.json and
- * merges.txt): added tokens cut out first, NFC when the file asks (utf8proc), the file's own split
- * regex (PCRE2, UCP), then merges by rank. Pure after open: a tokenizer may be used from several
- * threads at once. */
+/* Bytes to token ids and back: byte-level BPE as in a Hugging Face tokenizer.json (or vocab.json
+ * and merges.txt): added tokens cut out first, NFC when the file asks (utf8proc), the file's own
+ * split regex (PCRE2, UCP), then merges by rank. Pure after open: a tokenizer may be used from
+ * several threads at once. */
 #ifndef TEXT_TOKENIZER_H
 #define TEXT_TOKENIZER_H
 
@@ -27,10 +27,11 @@ bool tokenizer_encode(const struct tokenizer *tokenizer, struct bytes text, bool
                       struct arena *arena, int32_t **ids, int32_t *n_ids, struct error *err);
 
 /* Text of `ids`: always valid UTF-8 (bytes of a character that was cut become U+FFFD). Special
- * tokens are left out with `skip_special`; ids that the vocabulary lacks give nothing. NUL-terminated,
- * in `arena`. False: it does not fit. */
+ * tokens are left out with `skip_special`; ids that the vocabulary lacks give nothing.
+ * NUL-terminated, in `arena`. False: it does not fit. */
 bool tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, int32_t n_ids,
-                      bool skip_special, struct arena *arena, struct bytes *text, struct error *err);
+                      bool skip_special, struct arena *arena, struct bytes *text,
+                      struct error *err);
 
 /* Id of a vocabulary piece or added token by its content; -1 when there is none. */
 int32_t tokenizer_find(const struct tokenizer *tokenizer, const char *content);
@@ -39,7 +40,7 @@ int32_t tokenizer_find(const struct tokenizer *tokenizer, const char *content);
 int32_t tokenizer_n_ids(const struct tokenizer *tokenizer);
 
 struct tokenizer_facts {
-    const char *source;        /* "tokenizer.json" or "vocab.json + merges.txt" */
+    const char *source; /* "tokenizer.json" or "vocab.json + merges.txt" */
     int32_t n_vocab, n_merges, n_added;
     bool nfc;
     const char *split_regex;   /* borrowed until close; "" when there is none */

@@ -28,6 +28,7 @@ struct answer_copy {
 struct run {
     struct arena arena;
     const char *folder, *backend;
+    char model_dir[4096]; /* the folder itself, or data/models/NAME for one with answers only */
     struct backend_limits limits;
     struct golden_case *cases;
     int32_t n_cases;
@@ -170,7 +171,7 @@ static void check_answers(struct run *run, struct executor *executor)
 static void check_executor(struct run *run)
 {
     struct engine engine;
-    struct engine_options options = {.model_dir = run->folder,
+    struct engine_options options = {.model_dir = run->model_dir,
                                      .backend = run->backend,
                                      .cpu_isa = run->limits.cpu_isa,
                                      .n_threads = run->limits.n_threads,
@@ -178,7 +179,7 @@ static void check_executor(struct run *run)
     struct model_config config;
     struct error err = {0};
     size_t mark = run->arena.used_bytes;
-    if (!config_read(&config, run->folder, &run->arena, &err) ||
+    if (!config_read(&config, run->model_dir, &run->arena, &err) ||
         !engine_open(&engine, &options, &config, &run->arena, &err)) {
         report(false, run->folder, "opens", err.message);
         return;
@@ -290,7 +291,7 @@ static void check_logits(struct run *run)
 {
     struct probe probe;
     struct error err = {0};
-    if (!probe_open(&probe, run->folder, run->backend, &run->limits, &run->arena, &err) ||
+    if (!probe_open(&probe, run->model_dir, run->backend, &run->limits, &run->arena, &err) ||
         !compare_logits(run, &probe, &err))
         report(false, run->folder, "logits", err.message);
     probe_close(&probe);
@@ -304,6 +305,19 @@ static bool is_available(const struct run *run, struct error *err)
     bool ok = backend_open(&backend, run->backend, &run->limits, err);
     backend_close(&backend);
     return ok || err->code != ERROR_UNAVAILABLE;
+}
+
+static void find_model(struct run *run)
+{
+    char path[4096];
+    const char *name = strrchr(run->folder, '/');
+    snprintf(path, sizeof path, "%s/config.json", run->folder);
+    FILE *file = fopen(path, "r");
+    if (file) fclose(file);
+    if (file || !name)
+        snprintf(run->model_dir, sizeof run->model_dir, "%s", run->folder);
+    else
+        snprintf(run->model_dir, sizeof run->model_dir, "%s/../../models%s", run->folder, name);
 }
 
 static void check_folder(struct run *run)
@@ -326,6 +340,7 @@ static void check_folder(struct run *run)
         report(false, run->folder, "golden.json", err.message);
         return;
     }
+    find_model(run);
     report(run->n_cases > 0, run->folder, "has cases", "none");
     check_executor(run);
     check_logits(run);

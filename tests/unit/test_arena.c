@@ -77,7 +77,7 @@ Test(arena, rewind_keeps_what_lies_before_the_mark)
     struct arena arena;
     arena_of(&arena, 1 << 16);
     char *kept = arena_push(&arena, 10, 1);
-    strcpy(kept, "kept");
+    memcpy(kept, "kept", 5);
     size_t mark = arena.used_bytes;
     void *first = arena_push(&arena, 100, 1);
     arena_rewind(&arena, mark);

@@ -38,8 +38,8 @@ static void open_engine(int32_t n_rows_max, int32_t shift)
                                   .mask_id = MASK_ID,
                                   .eos_id = 7,
                                   .eot_id = -1,
-                                  .n_stop_ids = 1,
-                                  .stop_ids = {7}};
+                                  .n_stop_ids = 4,
+                                  .stop_ids = {7, 11, 20, 33}};
     struct engine_options options = {.model_dir = "dummy",
                                      .backend = "ref",
                                      .dummy_weights = true,

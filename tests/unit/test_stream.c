@@ -33,7 +33,7 @@ static void memory_destroy(void)
     arena_destroy(&memory);
 }
 
-TestSuite(stream, .init = memory_create, .fini = memory_destroy, .timeout = 60);
+TestSuite(stream, .init = memory_create, .fini = memory_destroy);
 
 struct blob {
     char *data;
@@ -376,7 +376,7 @@ static const char *transcript_of_pipe(struct blob blob, useconds_t pause_us)
     return text;
 }
 
-Test(stream, standard_input_may_arrive_byte_by_byte)
+Test(stream, standard_input_may_arrive_byte_by_byte, .timeout = 60)
 {
     static const char *const contents[] = {"\xEF\xBB\xBFone\r\ntwo", "\xEF\xBBx", "PPP\n(",
                                            "P*M\n"};
@@ -389,7 +389,7 @@ Test(stream, standard_input_may_arrive_byte_by_byte)
     }
 }
 
-Test(stream, a_line_is_read_as_soon_as_it_is_there, .timeout = 10)
+Test(stream, a_line_is_read_as_soon_as_it_is_there, .timeout = 60)
 {
     int ends[2];
     cr_assert_eq(pipe(ends), 0);
@@ -410,7 +410,7 @@ static void ignore_signal(int number)
     (void)number;
 }
 
-Test(stream, reads_that_signals_interrupt_go_on)
+Test(stream, reads_that_signals_interrupt_go_on, .timeout = 60)
 {
     struct sigaction action = {.sa_handler = ignore_signal}; /* without SA_RESTART */
     sigaction(SIGALRM, &action, NULL);

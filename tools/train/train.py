@@ -24,7 +24,7 @@ import bpe
 import tasks
 
 EPSILON = 1e-5
-ROPE_THETA = 10000.0
+ROPE_THETA = 500000.0
 PADDING_WEIGHT = 0.15
 PROMPT_WEIGHT = 0.3
 TASK_SHARES = {"add": 3, "lookup": 6, "sort": 3, "reverse": 2, "count": 3, "word_problem": 3}
@@ -92,6 +92,32 @@ def train_tokenizer():
     for i in range(20000):
         texts += tasks.draw(rng, list(tasks.TASKS)[i % len(tasks.TASKS)], False)
     return bpe.Tokenizer(texts, 2000)
+
+
+class Muon:
+    """Momentum whose update is made orthogonal (Jordan et al. 2024), for the layers' matrices."""
+
+    def __init__(self, matrices):
+        self.matrices = [(p, i, n) for p, n in matrices for i in range(n)]
+        self.momenta = [torch.zeros_like(p.chunk(n)[i]) for p, i, n in self.matrices]
+
+    @staticmethod
+    def orthogonalize(g):
+        x = g.T if g.shape[0] > g.shape[1] else g
+        x = x / (x.norm() + 1e-7)
+        for _ in range(5):  # Newton-Schulz, quintic
+            a = x @ x.T
+            x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+        return x.T if g.shape[0] > g.shape[1] else x
+
+    @torch.no_grad()
+    def step(self, rate):
+        for (p, i, n), momentum in zip(self.matrices, self.momenta):
+            gradient = p.grad.chunk(n)[i]
+            momentum.lerp_(gradient, 0.05)
+            update = self.orthogonalize(gradient.lerp(momentum, 0.95))
+            scale = max(1.0, update.shape[0] / update.shape[1]) ** 0.5
+            p.chunk(n)[i].add_(update, alpha=-rate * scale)
 
 
 class Batches:
@@ -254,24 +280,24 @@ def work(rank, args):
     n_vocab = -(-len(tokenizer.ids) // 64) * 64
     model = Model(n_vocab, args.width, args.layers, args.heads, args.ffn)
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    decay = [p for p in model.parameters() if p.dim() == 2]
-    plain = [p for p in model.parameters() if p.dim() < 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}],
-        lr=args.lr, betas=(0.9, 0.98))
+    muon = Muon([(p, n) for b in model.blocks for p, n in (
+        (b.qkv.weight, 3), (b.attn_out.weight, 1), (b.gate_up.weight, 2), (b.ff_out.weight, 1))])
+    by_muon = {id(p) for p, _, _ in muon.matrices}
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if id(p) not in by_muon],
+                                  lr=args.lr, betas=(0.9, 0.98), weight_decay=0.0)
     batches = Batches(tokenizer, args.seed * 1000 + rank, args.tokens // args.workers)
     start, running = time.time(), 0.0
     if rank == 0:
         print(f"{sum(p.numel() for p in model.parameters())} parameters, vocabulary {n_vocab}", flush=True)
     for step in range(args.steps):
         warm, rest = min(1.0, (step + 1) / 200), step / args.steps
-        rate = args.lr * warm * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * rest)))
+        rate = warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * rest)))
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = args.lr * rate
         ids, masked, weights, targets = next(batches)
         loss = F.cross_entropy(model(ids, masked), targets, reduction="none")
         loss = (loss * weights).sum() / weights.sum()
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss.backward()
         if args.workers > 1:
             flat = torch.cat([p.grad.view(-1) for p in model.parameters()])
@@ -282,6 +308,7 @@ def work(rank, args):
                 offset += p.numel()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        muon.step(args.muon_lr * rate)
         keep = min(0.999, step / (step + 10))
         for key, value in model.state_dict().items():
             average[key].lerp_(value, 1 - keep)
@@ -306,7 +333,8 @@ def main():
     parser.add_argument("--ffn", type=int, default=448)
     parser.add_argument("--steps", type=int, default=9000)
     parser.add_argument("--tokens", type=int, default=4096, help="positions a step, all workers")
-    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--muon-lr", type=float, default=0.02)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--port", type=int, default=29511)

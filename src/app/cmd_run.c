@@ -1,0 +1,433 @@
+/* dllm-batch run: prompts in, answers out. Read it from the bottom, where the run goes by:
+ *
+ *     options ─► output named ─► model, tokenizer ─► input ─► engine
+ *     background:   read and encode window n+1
+ *     main:         window n: errors ─► executor ─► each answer to text, to JSON, to the file
+ *     summary
+ */
+#include <assert.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "app/app.h"
+#include "app/interrupt.h"
+#include "app/output.h"
+#include "app/prompts.h"
+#include "app/report.h"
+#include "app/settings.h"
+#include "app/survey.h"
+#include "app/window.h"
+#include "base/clock.h"
+#include "base/stream.h"
+#include "base/workers.h"
+#include "engine/engine.h"
+#include "text/chat.h"
+
+#define RUN_BYTES_MAX     ((size_t)1 << 30)  /* address space: file headers, executor */
+#define SCRATCH_BYTES_MAX ((size_t)64 << 20) /* text of one answer */
+#define COUNTED_BYTES_MAX ((off_t)1 << 30)   /* counting more lines for a progress bar takes long */
+#define SETTLE_MS         100
+
+struct run {
+    const struct options *options;
+    const char *input; /* path or "-" */
+    struct arena arena, scratch;
+    struct model_config config;
+    struct tokenizer *tokenizer; /* NULL: the model has none */
+    struct prompts *prompts;
+    struct engine engine;
+    struct output_place place;
+    struct output_style style;
+    struct output *output; /* NULL until there is something to write */
+    struct report report;
+    struct window windows[2];
+    struct intake intake;
+    struct background *background;
+    struct window *filling;  /* in the background; NULL: none */
+    int filled_fd;           /* readable once it is filled */
+    const struct window *current;
+    struct error tick_failure; /* flushing between two answers failed */
+    bool ignored_is_noted;
+};
+
+/* ---- windows, filled in the background ---- */
+
+static void fill_window(void *context)
+{
+    struct run *run = context;
+    window_fill(run->filling, &run->intake);
+    uint64_t one = 1;
+    ssize_t n_written = write(run->filled_fd, &one, sizeof one);
+    assert(n_written == sizeof one);
+    (void)n_written;
+}
+
+static void start_filling(struct run *run, struct window *window)
+{
+    assert(run->filling == NULL);
+    run->filling = window;
+    background_start(run->background, fill_window, run);
+}
+
+/* False: a signal came first; reading a pipe may take forever. */
+static bool wait_filled(struct run *run)
+{
+    assert(run->filling != NULL);
+    if (!interrupt_wait(run->filled_fd)) return false;
+    uint64_t count;
+    ssize_t n_read = read(run->filled_fd, &count, sizeof count);
+    assert(n_read == sizeof count);
+    (void)n_read;
+    background_wait(run->background);
+    run->filling = NULL;
+    return true;
+}
+
+/* Whether nothing is at work in the background any more, or will not be in a moment. */
+static bool has_settled(const struct run *run)
+{
+    struct pollfd fd = {.fd = run->filled_fd, .events = POLLIN};
+    return run->filling == NULL || poll(&fd, 1, SETTLE_MS) == 1;
+}
+
+/* ---- answers ---- */
+
+static bool put_line(struct run *run, const struct prompt *prompt, const struct answer *answer,
+                     struct error *err)
+{
+    assert(prompt >= run->current->prompts);
+    char *line = output_line(&run->style, prompt, answer, &run->scratch);
+    if (line == NULL)
+        return error_set(err, ERROR_UNAVAILABLE, "not enough memory for the answer to line %lld",
+                         (long long)prompt->line);
+    return output_put(run->output, (int32_t)(prompt - run->current->prompts), line, err);
+}
+
+static bool handle_answer(void *context, const struct answer *answer, struct error *err)
+{
+    struct run *run = context;
+    const struct prompt *prompt = answer->request->line_state;
+    assert(prompt->code == PROMPT_GOOD);
+    if (!put_line(run, prompt, answer, err)) return false;
+    report_answered(&run->report, answer->n_effective, prompt->n_generate,
+                    answer->times.finished_ns - answer->request->admitted_ns);
+    return true;
+}
+
+static bool handle_iteration(void *context)
+{
+    struct run *run = context;
+    report_tick(&run->report, clock_now_ns());
+    return output_tick(run->output, &run->tick_failure) && !interrupt_requested();
+}
+
+/* Every line of the window gets its line of output: first those that are no requests. */
+static bool answer_window(struct run *run, const struct window *window, struct error *err)
+{
+    const struct executor_events events = {
+        .context = run, .answered = handle_answer, .iterated = handle_iteration};
+    run->current = window;
+    if (!output_start_window(run->output, window->n_prompts, err)) return false;
+    for (int32_t i = 0; i < window->n_prompts; i++) {
+        const struct prompt *prompt = &window->prompts[i];
+        if (prompt->code == PROMPT_GOOD) continue;
+        if (!put_line(run, prompt, NULL, err)) return false;
+        report_failed(&run->report);
+    }
+    if (window->n_requests == 0 || executor_run(run->engine.executor, window->requests,
+                                                window->n_requests, &events, err))
+        return true;
+    if (run->tick_failure.code != ERROR_NONE) *err = run->tick_failure;
+    return false;
+}
+
+static void note_ignored(struct run *run)
+{
+    int64_t line = prompts_ignored_line(run->prompts);
+    if (line == 0 || run->ignored_is_noted) return;
+    run->ignored_is_noted = true;
+    report_note(&run->report,
+                "%s:%lld: model, user, metadata and store in OpenAI lines change no answer and are "
+                "ignored",
+                run->input, (long long)line);
+}
+
+/* The output is created when there is something to put into it. */
+static bool start_output(struct run *run, const struct window *first, struct error *err)
+{
+    assert(run->output == NULL);
+    if (first->n_prompts > 0)
+        return output_open(&run->output, &run->place, run->options->ordered, err);
+    if (first->failure.code == ERROR_NONE)
+        error_set(err, ERROR_FORMAT, "%s has no prompts", run->input);
+    else *err = first->failure;
+    return false;
+}
+
+static bool set_stopped(struct run *run, struct error *err)
+{
+    long long n_done = (long long)(run->report.n_answered + run->report.n_failed);
+    return error_set(err, ERROR_STOPPED, "stopped: %lld lines are done, the others have no answer",
+                     n_done);
+}
+
+static bool answer_all(struct run *run, struct error *err)
+{
+    start_filling(run, &run->windows[0]);
+    for (int i = 0;; i = 1 - i) {
+        struct window *window = &run->windows[i];
+        if (!wait_filled(run)) return set_stopped(run, err);
+        if (run->output == NULL && !start_output(run, window, err)) return false;
+        note_ignored(run);
+        if (!window->is_last) start_filling(run, &run->windows[1 - i]);
+        if (!answer_window(run, window, err))
+            return err->code == ERROR_STOPPED ? set_stopped(run, err) : false;
+        if (!window->is_last) continue;
+        *err = window->failure;
+        return err->code == ERROR_NONE;
+    }
+}
+
+/* ---- before ---- */
+
+static bool is_regular(const char *path, off_t *n_bytes)
+{
+    struct stat status;
+    bool is_file = strcmp(path, "-") != 0 && stat(path, &status) == 0 && S_ISREG(status.st_mode);
+    if (is_file) *n_bytes = status.st_size;
+    return is_file;
+}
+
+static bool check_options(const struct run *run, struct error *err)
+{
+    const struct options *options = run->options;
+    off_t n_bytes;
+    if (options->no_chat && options_is_set(options, OPTION_system))
+        return error_set(err, ERROR_USAGE,
+                         "--system needs the chat template, but --no-chat is given");
+    if (options->strict && strcmp(run->input, "-") == 0)
+        return error_set(err, ERROR_USAGE,
+                         "--strict reads the prompts twice, so they must be a file, not standard "
+                         "input");
+    if (options->strict && access(run->input, F_OK) == 0 && !is_regular(run->input, &n_bytes))
+        return error_set(err, ERROR_USAGE, "--strict reads the prompts twice, %s is no file",
+                         run->input);
+    return settings_check_flags(options, err);
+}
+
+/* Answers end with the turn, which only the tokenizer can name. */
+static void learn_turn_end(struct run *run)
+{
+    struct model_config *config = &run->config;
+    if (run->tokenizer == NULL) return;
+    int32_t id = tokenizer_find(run->tokenizer,
+                                config->family == FAMILY_DREAM ? "<|im_end|>" : "<|eot_id|>");
+    if (id < 0 || id >= config->n_vocab) return;
+    config->eot_id = id;
+    config_add_stop_id(config, id);
+}
+
+static bool open_model(struct run *run, struct error *err)
+{
+    const char *folder = run->options->model;
+    struct error problem = {0};
+    assert(folder != NULL);
+    if (!config_read(&run->config, folder, &run->arena, err)) return false;
+    if (!tokenizer_open(&run->tokenizer, folder, &problem)) {
+        run->tokenizer = NULL;
+        *err = problem;
+        if (problem.code != ERROR_NO_INPUT) return false;
+        *err = (struct error){0};
+    }
+    learn_turn_end(run);
+    const struct chat_template *chat = chat_find(run->config.chat_name);
+    const char *jinja =
+        run->tokenizer != NULL ? tokenizer_facts(run->tokenizer).chat_template : NULL;
+    if (jinja != NULL && chat != NULL && !run->options->no_chat && !chat_matches(chat, jinja))
+        report_note(&run->report,
+                    "the chat template of %s differs from the built-in one of %s, which is used",
+                    folder, run->config.family_name);
+    return true;
+}
+
+static bool open_prompts(const struct run *run, struct prompts **prompts, struct error *err)
+{
+    const struct prompts_options options = {.path = run->input,
+                                            .flags = run->options,
+                                            .config = &run->config,
+                                            .tokenizer = run->tokenizer};
+    return prompts_open(prompts, &options, err);
+}
+
+static bool open_engine(struct run *run, struct error *err)
+{
+    const struct options *options = run->options;
+    const struct engine_options engine_options = {
+        .model_dir = options->model,
+        .backend = options->backend,
+        .cpu_isa = strcmp(options->cpu_isa, "auto") == 0 ? NULL : options->cpu_isa,
+        .n_threads = options->threads,
+        .dummy_weights = strcmp(options->load_format, "dummy") == 0,
+        .n_rows_max = options->rows,
+        .n_requests_max = options->window,
+        .memory_bytes_max = (size_t)options->memory,
+    };
+    if (!engine_open(&run->engine, &engine_options, &run->config, &run->arena, err)) return false;
+    report_memory(&run->report, &run->engine.memory);
+    prompts_set_executor(run->prompts, run->engine.executor);
+    const struct window_limits limits = {.n_prompts_max = options->window,
+                                         .n_cells_max = run->engine.limits.n_cells_max};
+    run->intake.prompts = run->prompts;
+    run->filled_fd = eventfd(0, EFD_CLOEXEC);
+    if (run->filled_fd < 0) return error_set(err, ERROR_UNAVAILABLE, "cannot make an eventfd");
+    return window_create(&run->windows[0], &limits, err) &&
+           window_create(&run->windows[1], &limits, err) &&
+           background_create(&run->background, err);
+}
+
+/* --strict: a pass of its own over the file. */
+static bool check_lines(struct run *run, struct error *err)
+{
+    struct prompts *prompts = NULL;
+    struct survey survey;
+    if (!open_prompts(run, &prompts, err)) return false;
+    prompts_set_executor(prompts, run->engine.executor);
+    bool is_ok = survey_take(&survey, prompts, run->input, &run->scratch, err) &&
+                 survey_check(&survey, run->input, err);
+    prompts_close(prompts);
+    arena_rewind(&run->scratch, 0);
+    if (is_ok) run->report.n_expected = survey.n_lines;
+    return is_ok;
+}
+
+/* Lines to expect, if counting them is quick; 0: unknown. */
+static int64_t count_lines(const struct run *run)
+{
+    struct line_reader *reader;
+    struct bytes line;
+    int64_t n_lines = 0;
+    off_t n_bytes;
+    bool is_wanted = run->report.progress != PROGRESS_NONE;
+    if (!is_wanted || !is_regular(run->input, &n_bytes) || n_bytes > COUNTED_BYTES_MAX) return 0;
+    if (!line_reader_open(&reader, run->input, PROMPTS_LINE_BYTES_MAX, NULL)) return 0;
+    enum line_status status;
+    while ((status = line_reader_next(reader, &line, NULL)) == LINE_READ || status == LINE_TOO_LONG)
+        n_lines += status == LINE_TOO_LONG || line.n > strspn(line.data, " \t\r");
+    line_reader_close(reader);
+    bool is_limited = options_is_set(run->options, OPTION_limit);
+    return is_limited && n_lines > run->options->limit ? run->options->limit : n_lines;
+}
+
+/* --dry-run: what would run, on standard output. */
+static bool preview(struct run *run, int *status, struct error *err)
+{
+    struct survey survey;
+    if (!survey_take(&survey, run->prompts, run->input, &run->arena, err)) return false;
+    printf("model: %s (%s, %lld parameters)\noutput: %s%s\n", run->options->model,
+           run->config.architecture, (long long)config_n_parameters(&run->config),
+           strcmp(run->place.path, "-") == 0 ? "standard output" : run->place.path,
+           run->place.compress ? ", zstd" : "");
+    survey_print(&survey, run->input, run->tokenizer, &run->scratch, stdout);
+    puts("options:");
+    options_print(run->options, stdout);
+    *status = survey.n_bad > 0 ? 1 : 0;
+    return true;
+}
+
+/* ---- the run ---- */
+
+/* What the envelope calls the model: the folder's name, as UTF-8. */
+static const char *name_model(struct run *run)
+{
+    struct error name = {0}; /* its setter makes any bytes valid */
+    char folder[sizeof name.message];
+    snprintf(folder, sizeof folder, "%s", run->options->model);
+    size_t n = strlen(folder);
+    while (n > 1 && folder[n - 1] == '/')
+        folder[--n] = '\0';
+    const char *slash = strrchr(folder, '/');
+    error_set(&name, ERROR_FORMAT, "%s", slash != NULL ? slash + 1 : folder);
+    const char *copy = arena_try_copy(&run->arena, name.message, strlen(name.message));
+    assert(copy != NULL);
+    return copy;
+}
+
+/* Everything up to the first window. */
+static bool run_open(struct run *run, struct error *err)
+{
+    const struct options *options = run->options;
+    uint64_t now_ns = clock_now_ns(), unix_ns = clock_unix_ns();
+    report_init(&run->report, options, stderr, isatty(STDERR_FILENO) != 0, now_ns);
+    if (options->verbose && !options->quiet && !run->report.is_json) options_print(options, stderr);
+    if (!check_options(run, err) || !output_choose(&run->place, options, err)) return false;
+    if (!arena_create(&run->arena, RUN_BYTES_MAX, err)) return false;
+    if (!arena_create(&run->scratch, SCRATCH_BYTES_MAX, err)) return false;
+    if (!interrupt_install(err) || !open_model(run, err)) return false;
+    run->style = (struct output_style){.tokenizer = run->tokenizer,
+                                       .model_name = name_model(run),
+                                       .token_ids = options->token_ids,
+                                       .start_unix_ns = unix_ns,
+                                       .start_ns = now_ns};
+    if (!open_prompts(run, &run->prompts, err)) return false;
+    if (options->dry_run) return true;
+    if (!open_engine(run, err)) return false;
+    if (options->strict) return check_lines(run, err);
+    run->report.n_expected = count_lines(run);
+    return true;
+}
+
+/* The answers that are done are written whatever happened; the first failure is the one to tell. */
+static bool finish_output(struct run *run, bool is_ok, struct error *err)
+{
+    bool is_broken_pipe;
+    struct error close_failure = {0};
+    if (run->output == NULL) return is_ok;
+    bool is_closed = output_close(run->output, &is_broken_pipe, &close_failure);
+    if (is_ok && !is_closed) *err = close_failure;
+    /* A reader that went away is not worth a message. */
+    if (is_broken_pipe) err->message[0] = '\0';
+    struct executor_counts counts = executor_counts(run->engine.executor);
+    if (!is_broken_pipe)
+        report_summary(&run->report, &counts, clock_now_ns(), err->code == ERROR_STOPPED);
+    return is_ok && is_closed;
+}
+
+static void run_close(struct run *run)
+{
+    assert(run->filling == NULL || has_settled(run));
+    background_destroy(run->background);
+    if (run->filled_fd >= 0) close(run->filled_fd);
+    window_destroy(&run->windows[0]);
+    window_destroy(&run->windows[1]);
+    engine_close(&run->engine);
+    prompts_close(run->prompts);
+    tokenizer_close(run->tokenizer);
+    arena_destroy(&run->scratch);
+    arena_destroy(&run->arena);
+    free(run);
+}
+
+bool cmd_run(const struct options *options, int *status, struct error *err)
+{
+    assert(options->model != NULL);
+    struct run *run = calloc(1, sizeof *run);
+    if (run == NULL) return error_set(err, ERROR_UNAVAILABLE, "not enough memory to start");
+    run->options = options;
+    run->input = options->operand != NULL ? options->operand : "-";
+    run->filled_fd = -1;
+    bool is_ok = run_open(run, err);
+    if (is_ok && options->dry_run) is_ok = preview(run, status, err);
+    else if (is_ok) {
+        run->report.start_ns = run->report.shown_ns = clock_now_ns();
+        is_ok = answer_all(run, err);
+        *status = run->report.n_failed > 0 ? 1 : 0;
+    }
+    is_ok = finish_output(run, is_ok, err);
+    /* A reader that hangs on a silent pipe cannot be stopped; the process's end will. */
+    if (has_settled(run)) run_close(run);
+    return is_ok;
+}

@@ -1,0 +1,19 @@
+/* Ctrl-C and its relatives (INT, TERM, USR1): the first asks the run to stop, a second one ends the
+ * process at once. A pipe makes the request visible to poll, so nobody has to look in turns. */
+#ifndef APP_INTERRUPT_H
+#define APP_INTERRUPT_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+
+/* Installs the handlers, once per process. */
+bool interrupt_install(struct error *err);
+
+/* Whether a signal has arrived. */
+bool interrupt_requested(void);
+
+/* Waits until `fd` can be read; false: a signal has arrived first. */
+bool interrupt_wait(int fd);
+
+#endif

@@ -1,0 +1,233 @@
+/* Where answers go, in which order, and when they are flushed. */
+#include "app/output.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/stream.h"
+
+#define GROUP_BYTES ((size_t)64 << 10) /* 64-256 lines: a frame each costs 6-12 % */
+#define GROUP_NS    UINT64_C(2000000000)
+
+static const char default_suffix[] = ".out.jsonl.zst", default_plain_suffix[] = ".out.jsonl";
+
+/* ---- where ---- */
+
+static bool has_suffix(const char *path, size_t n, const char *suffix)
+{
+    size_t n_suffix = strlen(suffix);
+    return n > n_suffix && memcmp(path + n - n_suffix, suffix, n_suffix) == 0;
+}
+
+/* PROMPTS without ".zst" or ".gz" and without the suffix before it. */
+static size_t stem_bytes(const char *path)
+{
+    assert(path[0] != '\0');
+    size_t n = strlen(path);
+    if (has_suffix(path, n, ".zst")) n -= 4;
+    else if (has_suffix(path, n, ".gz")) n -= 3;
+    const char *slash = strrchr(path, '/');
+    size_t name_index = slash != NULL ? (size_t)(slash + 1 - path) : 0;
+    for (size_t i = n; i > name_index + 1; i--)
+        if (path[i - 1] == '.') return i - 1;
+    return n;
+}
+
+static bool choose_path(struct output_place *place, const struct options *options,
+                        struct error *err)
+{
+    const char *input = options->operand != NULL ? options->operand : "-";
+    bool is_given = options_is_set(options, OPTION_output);
+    if (is_given && options->output[0] == '\0')
+        return error_set(err, ERROR_USAGE, "--output is empty, must be a file name or '-'");
+    const char *name = is_given ? options->output : input;
+    bool is_named = is_given || strcmp(input, "-") == 0;
+    const char *suffix = options->no_compress ? default_plain_suffix : default_suffix;
+    size_t n_name = is_named ? strlen(name) : stem_bytes(name);
+    int n = snprintf(place->path, sizeof place->path, "%.*s%s",
+                     (int)(n_name < INT32_MAX ? n_name : INT32_MAX), name, is_named ? "" : suffix);
+    if (n < 0 || (size_t)n >= sizeof place->path)
+        return error_set(err, ERROR_CREATE, "the output's name is longer than %zu bytes",
+                         sizeof place->path - 1);
+    return true;
+}
+
+static bool choose_compression(struct output_place *place, const struct options *options,
+                               struct error *err)
+{
+    size_t n = strlen(place->path);
+    if (strcmp(place->path, "-") == 0) {
+        place->compress = !options->no_compress && isatty(STDOUT_FILENO) == 0;
+        return true;
+    }
+    place->compress = has_suffix(place->path, n, ".zst");
+    if (has_suffix(place->path, n, ".gz"))
+        return error_set(err, ERROR_USAGE, "%s: gzip is not written, use a name that ends in .zst",
+                         place->path);
+    if (place->compress && options->no_compress)
+        return error_set(err, ERROR_USAGE, "%s is to be compressed by its name, but --no-compress "
+                         "is given", place->path);
+    return true;
+}
+
+static bool check_directory(const char *path, struct error *err)
+{
+    char directory[OUTPUT_PATH_BYTES_MAX];
+    strcpy(directory, path);
+    char *slash = strrchr(directory, '/');
+    struct stat status;
+    if (slash == NULL) return true;
+    slash[slash == directory ? 1 : 0] = '\0';
+    if (stat(directory, &status) != 0)
+        return error_set(err, ERROR_CREATE, "cannot create %s: its directory: %s", path,
+                         strerror(errno));
+    if (!S_ISDIR(status.st_mode))
+        return error_set(err, ERROR_CREATE, "cannot create %s: %s is no directory", path,
+                         directory);
+    return true;
+}
+
+/* Before minutes of loading, what can be told beforehand. */
+static bool check_file(const struct output_place *place, const char *input, struct error *err)
+{
+    struct stat status, input_status;
+    if (stat(place->path, &status) != 0) return check_directory(place->path, err);
+    if (S_ISDIR(status.st_mode))
+        return error_set(err, ERROR_CREATE, "cannot create %s: it is a directory", place->path);
+    bool has_input = input != NULL && strcmp(input, "-") != 0 && stat(input, &input_status) == 0;
+    if (has_input && S_ISREG(status.st_mode) && status.st_dev == input_status.st_dev &&
+        status.st_ino == input_status.st_ino)
+        return error_set(err, ERROR_CREATE, "%s is the input, answers must go elsewhere",
+                         place->path);
+    if (S_ISREG(status.st_mode) && !place->overwrite)
+        return error_set(err, ERROR_CREATE, "%s exists already; use -f to overwrite it",
+                         place->path);
+    return true;
+}
+
+bool output_choose(struct output_place *place, const struct options *options, struct error *err)
+{
+    assert(place != NULL);
+    *place = (struct output_place){.overwrite = options->force};
+    return choose_path(place, options, err) && choose_compression(place, options, err) &&
+           (strcmp(place->path, "-") == 0 || check_file(place, options->operand, err));
+}
+
+/* ---- writing ---- */
+
+struct output {
+    struct writer *writer;
+    uint64_t flushed_ns;
+    bool ordered;
+    char **slots;                      /* [n_slots] lines that wait for earlier ones; heap */
+    int32_t n_slots, n_slots_max, next; /* slots before `next` are written */
+};
+
+bool output_open(struct output **output, const struct output_place *place, bool ordered,
+                 struct error *err)
+{
+    assert(place->path[0] != '\0');
+    struct output *opened = calloc(1, sizeof *opened);
+    if (opened == NULL) return error_set(err, ERROR_UNAVAILABLE, "not enough memory to write");
+    *opened = (struct output){.ordered = ordered, .flushed_ns = clock_now_ns()};
+    const struct writer_options options = {
+        .path = place->path, .compress = place->compress, .overwrite = place->overwrite};
+    if (!writer_open(&opened->writer, &options, err)) {
+        free(opened);
+        return false;
+    }
+    *output = opened;
+    return true;
+}
+
+static bool flush(struct output *output, struct error *err)
+{
+    assert(output->writer != NULL);
+    output->flushed_ns = clock_now_ns();
+    return writer_flush(output->writer, err);
+}
+
+bool output_tick(struct output *output, struct error *err)
+{
+    assert(output != NULL);
+    size_t n_pending = writer_pending_bytes(output->writer);
+    bool is_due = n_pending > 0 && clock_now_ns() - output->flushed_ns >= GROUP_NS;
+    return !is_due || flush(output, err);
+}
+
+/* Takes the line. */
+static bool write_line(struct output *output, char *line, struct error *err)
+{
+    assert(line != NULL);
+    bool is_ok = writer_append(output->writer, line, strlen(line), err) &&
+                 writer_append(output->writer, "\n", 1, err);
+    free(line);
+    if (is_ok && writer_pending_bytes(output->writer) >= GROUP_BYTES) return flush(output, err);
+    return is_ok && output_tick(output, err);
+}
+
+/* Writes waiting lines up to the first gap, or all of them. */
+static bool drain(struct output *output, bool beyond_gaps, struct error *err)
+{
+    assert(output->next <= output->n_slots);
+    for (; output->next < output->n_slots; output->next++) {
+        char *line = output->slots[output->next];
+        if (line == NULL && !beyond_gaps) return true;
+        output->slots[output->next] = NULL;
+        if (line != NULL && !write_line(output, line, err)) return false;
+    }
+    return true;
+}
+
+bool output_start_window(struct output *output, int32_t n_slots, struct error *err)
+{
+    assert(n_slots >= 0);
+    if (!output->ordered) return true;
+    if (!drain(output, true, err)) return false;
+    output->n_slots = output->next = 0;
+    if (n_slots > output->n_slots_max) {
+        free(output->slots);
+        output->n_slots_max = 0;
+        output->slots = calloc((size_t)n_slots, sizeof *output->slots);
+        if (output->slots == NULL)
+            return error_set(err, ERROR_UNAVAILABLE, "not enough memory to order %d lines",
+                             n_slots);
+        output->n_slots_max = n_slots;
+    }
+    output->n_slots = n_slots;
+    return true;
+}
+
+bool output_put(struct output *output, int32_t slot, char *line, struct error *err)
+{
+    assert(line != NULL);
+    if (!output->ordered) return write_line(output, line, err);
+    assert(slot >= output->next);
+    assert(slot < output->n_slots);
+    assert(output->slots[slot] == NULL);
+    output->slots[slot] = line;
+    return drain(output, false, err);
+}
+
+bool output_close(struct output *output, bool *is_broken_pipe, struct error *err)
+{
+    *is_broken_pipe = false;
+    if (output == NULL) return true;
+    bool is_ok = drain(output, true, err);
+    is_ok = is_ok && flush(output, err);
+    *is_broken_pipe = writer_is_broken_pipe(output->writer);
+    /* The first failure is the one to tell. */
+    struct error ignored = {0};
+    is_ok = writer_close(output->writer, is_ok ? err : &ignored) && is_ok;
+    for (int32_t i = output->next; i < output->n_slots; i++)
+        free(output->slots[i]);
+    free(output->slots);
+    free(output);
+    return is_ok;
+}

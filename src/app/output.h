@@ -1,0 +1,67 @@
+/* Answers to JSON lines in a growing file. A line is written as soon as its answer is complete; lines
+ * go out in groups, each a zstd frame of its own, so that a reader of the file sees whole frames.
+ * dllm-batch(5) specifies the lines. */
+#ifndef APP_OUTPUT_H
+#define APP_OUTPUT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "app/options.h"
+#include "app/prompts.h"
+#include "base/arena.h"
+#include "base/error.h"
+#include "plan/request.h"
+#include "text/tokenizer.h"
+
+#define OUTPUT_PATH_BYTES_MAX 4096
+
+/* ---- where ---- */
+
+struct output_place {
+    char path[OUTPUT_PATH_BYTES_MAX]; /* "-" is standard output */
+    bool compress, overwrite;
+};
+
+/* Decides by -o, --no-compress, -f and the input's name. False: ERROR_USAGE for flags that
+ * contradict each other, ERROR_CREATE for a file that exists, is the input, or has no directory.
+ * Creates nothing. */
+bool output_choose(struct output_place *place, const struct options *options, struct error *err);
+
+/* ---- lines ---- */
+
+/* What lines depend on besides prompt and answer. */
+struct output_style {
+    const struct tokenizer *tokenizer; /* NULL: text is null */
+    const char *model_name;            /* for the OpenAI envelope */
+    bool token_ids;
+    uint64_t start_unix_ns, start_ns; /* of the run: wall clock, and monotonic */
+};
+
+/* The JSON line of an answer, or of a prompt that has none (`answer` NULL): NUL-terminated without
+ * newline, valid UTF-8. Heap; the caller frees it. NULL: out of memory. `scratch` is rewound. */
+char *output_line(const struct output_style *style, const struct prompt *prompt,
+                  const struct answer *answer, struct arena *scratch);
+
+/* ---- writing ---- */
+
+struct output;
+
+/* Creates the file. `ordered`: lines go out in the order of their slots. Heap; close it. */
+bool output_open(struct output **output, const struct output_place *place, bool ordered,
+                 struct error *err);
+
+/* Begins a window of `n_slots` lines, after everything that is left of the one before. */
+bool output_start_window(struct output *output, int32_t n_slots, struct error *err);
+
+/* Takes a line (heap, not NULL) for slot `slot` of the window. */
+bool output_put(struct output *output, int32_t slot, char *line, struct error *err);
+
+/* Flushes what has been waiting for two seconds; cheap enough for every iteration. */
+bool output_tick(struct output *output, struct error *err);
+
+/* Writes what is left, the lines behind gaps too, and closes. Always frees. NULL is fine.
+ * `is_broken_pipe`: the failure is only that the reader went away. */
+bool output_close(struct output *output, bool *is_broken_pipe, struct error *err);
+
+#endif

@@ -1,0 +1,363 @@
+/* Reads lines and turns each into a struct prompt: JSON, id, prompt and settings, ids, limits. The
+ * first thing that is wrong decides; the line is then answered with an error, and the next one is
+ * read. Only trouble with the input itself ends the run. */
+#include "app/prompts.h"
+
+#include <assert.h>
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "app/describe.h"
+#include "app/id_set.h"
+#include "app/prompts_parts.h"
+#include "app/settings.h"
+#include "base/clock.h"
+#include "base/stream.h"
+#include "plan/phases.h"
+
+/* Address space for one line: its text rendered, encoded and in between, and the tokenizer's own
+ * work. After a giant line its pages are given back. */
+#define SCRATCH_BYTES_MAX  ((size_t)1 << 30)
+#define SCRATCH_BYTES_KEPT ((size_t)64 << 20)
+#define RUN_BYTES_MAX      ((size_t)64 << 20) /* special tokens of a large vocabulary */
+
+struct prompts {
+    struct prompts_options options;
+    struct line_reader *reader;
+    const struct executor *executor; /* NULL: limits are not checked */
+    struct encoder encoder;
+    struct id_set ids;
+    struct arena run, scratch;
+    int64_t n_lines, n_read; /* all lines; those that are not blank */
+    int64_t ignored_line;
+    bool saw_openai; /* so an unreadable line gets the envelope, too */
+};
+
+const char *prompts_code_name(enum prompt_code code)
+{
+    static const char *const names[PROMPT_CODE_COUNT] = {
+        [PROMPT_GOOD] = "",
+        [PROMPT_INVALID_JSON] = "invalid_json",
+        [PROMPT_INVALID_UTF8] = "invalid_utf8",
+        [PROMPT_INVALID_REQUEST] = "invalid_request",
+        [PROMPT_MISSING] = "missing_prompt",
+        [PROMPT_DUPLICATE_ID] = "duplicate_id",
+        [PROMPT_LINE_TOO_LONG] = "line_too_long",
+        [PROMPT_TOO_LONG] = "prompt_too_long",
+        [PROMPT_UNSUPPORTED_FIELD] = "unsupported_field",
+        [PROMPT_INVALID_SETTING] = "invalid_setting",
+    };
+    assert((unsigned)code < PROMPT_CODE_COUNT);
+    return names[code];
+}
+
+bool prompts_reject(struct rejection *rejection, enum prompt_code code, const char *format, ...)
+{
+    assert(code != PROMPT_GOOD);
+    char text[sizeof rejection->error.message];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    rejection->code = code;
+    return error_set(&rejection->error, ERROR_FORMAT, "%s", text);
+}
+
+/* ---- open, close ---- */
+
+bool prompts_open(struct prompts **prompts, const struct prompts_options *options,
+                  struct error *err)
+{
+    assert(options->path != NULL);
+    struct prompts *opened = calloc(1, sizeof *opened);
+    if (opened == NULL) return error_set(err, ERROR_UNAVAILABLE, "not enough memory to read");
+    const struct options *flags = options->flags;
+    const struct model_config *config = options->config;
+    opened->options = *options;
+    opened->encoder = (struct encoder){
+        .tokenizer = options->tokenizer,
+        .chat = flags->no_chat ? NULL : chat_find(config->chat_name),
+        .mask_id = config->mask_id,
+        .n_vocab = config->n_vocab,
+        .n_positions = config->n_positions,
+    };
+    if (flags->system != NULL)
+        opened->encoder.system = (struct bytes){.data = flags->system, .n = strlen(flags->system)};
+    bool is_ok = line_reader_open(&opened->reader, options->path, PROMPTS_LINE_BYTES_MAX, err) &&
+                 arena_create(&opened->run, RUN_BYTES_MAX, err) &&
+                 arena_create(&opened->scratch, SCRATCH_BYTES_MAX, err) &&
+                 prompts_encode_init(&opened->encoder, &opened->run, err);
+    if (!is_ok) {
+        prompts_close(opened);
+        return false;
+    }
+    *prompts = opened;
+    return true;
+}
+
+void prompts_close(struct prompts *prompts)
+{
+    if (prompts == NULL) return;
+    assert(prompts->n_read <= prompts->n_lines);
+    line_reader_close(prompts->reader);
+    id_set_clear(&prompts->ids);
+    arena_destroy(&prompts->run);
+    arena_destroy(&prompts->scratch);
+    free(prompts);
+}
+
+void prompts_set_executor(struct prompts *prompts, const struct executor *executor)
+{
+    assert(executor != NULL);
+    prompts->executor = executor;
+}
+
+int64_t prompts_ignored_line(const struct prompts *prompts)
+{
+    assert(prompts != NULL);
+    return prompts->ignored_line;
+}
+
+/* ---- ids ---- */
+
+/* The id's text in the scratch arena. A line without id gets its index. */
+static bool read_id(struct prompts *prompts, const json_t *line, struct prompt *prompt,
+                    struct rejection *rejection)
+{
+    static const char *const keys[] = {"id", "custom_id", "question_id", "task_id"};
+    const char *key = NULL;
+    const json_t *value = NULL;
+    for (size_t i = prompt->is_openai ? 1 : 0; value == NULL && i < sizeof keys / sizeof keys[0];
+         i++) {
+        key = keys[i];
+        value = json_object_get(line, key);
+        if (json_is_null(value)) value = NULL;
+    }
+    char text[DESCRIBE_BYTES_MAX];
+    struct bytes id = {.data = text};
+    if (value == NULL || json_is_integer(value)) {
+        json_int_t number = value != NULL ? json_integer_value(value) : prompt->index;
+        id.n = (size_t)snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT, number);
+    } else if (json_is_string(value) && json_string_length(value) <= PROMPTS_ID_BYTES_MAX) {
+        id = (struct bytes){.data = json_string_value(value), .n = json_string_length(value)};
+    } else {
+        return prompts_reject(rejection, PROMPT_INVALID_REQUEST,
+                              "%s is %s, must be an integer or a string of at most %d bytes", key,
+                              describe_json(value, text), PROMPTS_ID_BYTES_MAX);
+    }
+    const char *copy = arena_try_copy(&prompts->scratch, id.data, id.n);
+    assert(copy != NULL);
+    prompt->has_id = true;
+    prompt->id_is_integer = !json_is_string(value);
+    prompt->id = (struct bytes){.data = copy, .n = id.n};
+    return true;
+}
+
+/* False with a rejection: the id was used before. False with err: out of memory. */
+static bool check_id(struct prompts *prompts, const struct prompt *prompt,
+                     struct rejection *rejection, struct error *err)
+{
+    assert(prompt->has_id);
+    bool is_new;
+    uint64_t hash = id_set_hash(prompt->id_is_integer, prompt->id);
+    if (!id_set_add(&prompts->ids, hash, &is_new, err)) return false;
+    if (is_new) return true;
+    if (!prompt->id_is_integer)
+        return prompts_reject(rejection, PROMPT_DUPLICATE_ID,
+                              "id \"%.80s\" was used by an earlier line", prompt->id.data);
+    return prompts_reject(rejection, PROMPT_DUPLICATE_ID,
+                          "id %s was used by an earlier line (a line without id has its index, "
+                          "counted from 0)",
+                          prompt->id.data);
+}
+
+/* ---- from parts to a request ---- */
+
+static int32_t count_masks(const int32_t *ids, int32_t n_ids, int32_t mask_id)
+{
+    int32_t n = 0;
+    for (int32_t i = 0; i < n_ids; i++)
+        n += ids[i] == mask_id;
+    return n;
+}
+
+/* Lengths first, so that the code tells a prompt that is too long from a setting that is wrong. */
+static bool check_length(const struct model_config *config, const struct request *request,
+                         struct rejection *rejection)
+{
+    int64_t gen_length = request->decode.gen_length;
+    if (gen_length > config->n_positions)
+        return prompts_reject(rejection, PROMPT_INVALID_SETTING,
+                              "gen_length is %d, the model has %d positions",
+                              request->decode.gen_length, config->n_positions);
+    if (request->n_prompt + gen_length <= config->n_positions) return true;
+    return prompts_reject(rejection, PROMPT_TOO_LONG,
+                          "the prompt has %d tokens, with gen_length %d more than the model's %d "
+                          "positions",
+                          request->n_prompt, request->decode.gen_length, config->n_positions);
+}
+
+static bool check_plan(struct prompts *prompts, struct prompt *prompt, struct rejection *rejection)
+{
+    const struct model_config *config = prompts->options.config;
+    const struct request *request = &prompt->request;
+    struct phases phases;
+    if (!check_length(config, request, rejection)) return false;
+    rejection->code = PROMPT_INVALID_SETTING;
+    if (!phases_init(&phases, request->n_prompt, prompt->n_masks > 0, &request->decode,
+                     config->n_positions, &rejection->error))
+        return false;
+    prompt->n_cells = phases_full_rows(&phases);
+    rejection->code = PROMPT_TOO_LONG;
+    if (prompts->executor != NULL &&
+        !executor_check(prompts->executor, request, &rejection->error))
+        return false;
+    rejection->code = PROMPT_GOOD;
+    return true;
+}
+
+static bool copy_stops(struct prompts *prompts, const struct prompt_parts *parts,
+                       struct prompt *prompt)
+{
+    prompt->n_stops = parts->n_stops;
+    for (int32_t i = 0; i < parts->n_stops; i++) {
+        struct bytes stop = parts->stops[i];
+        prompt->stops[i].data = arena_try_copy(&prompts->scratch, stop.data, stop.n);
+        prompt->stops[i].n = stop.n;
+        if (prompt->stops[i].data == NULL) return false;
+    }
+    return true;
+}
+
+static bool make_request(struct prompts *prompts, const struct prompt_parts *parts,
+                         struct prompt *prompt, struct rejection *rejection)
+{
+    const struct model_config *config = prompts->options.config;
+    const struct options *flags = prompts->options.flags;
+    struct request *request = &prompt->request;
+    int32_t *ids, n_ids;
+    if (!prompts_encode_ids(&prompts->encoder, parts, &prompts->scratch, &ids, &n_ids, rejection))
+        return false;
+    prompt->n_masks = count_masks(ids, n_ids, config->mask_id);
+    *request = (struct request){
+        .index = prompt->index,
+        .line = prompt->line,
+        .id = prompt->id.data,
+        .id_hash = id_set_hash(prompt->id_is_integer, prompt->id),
+        .n_prompt = n_ids,
+        .prompt_ids = ids,
+        .want_logprobs = flags->logprobs,
+        .admitted_ns = clock_now_ns(),
+    };
+    if (options_is_set(&parts->settings, OPTION_logprobs))
+        request->want_logprobs = parts->settings.logprobs;
+    rejection->code = PROMPT_INVALID_SETTING;
+    if (!settings_resolve(&request->decode, config, flags, &parts->settings, prompt->n_masks > 0,
+                          &rejection->error))
+        return false;
+    rejection->code = PROMPT_GOOD;
+    if (!check_plan(prompts, prompt, rejection)) return false;
+    prompt->n_generate = prompt->n_masks > 0 ? prompt->n_masks : request->decode.gen_length;
+    return copy_stops(prompts, parts, prompt) ||
+           prompts_reject(rejection, PROMPT_TOO_LONG, "the line needs too much memory");
+}
+
+/* ---- one line ---- */
+
+static bool parse_json(struct bytes line, json_t **value, struct rejection *rejection)
+{
+    json_error_t error;
+    *value = json_loadb(line.data, line.n, JSON_ALLOW_NUL, &error);
+    if (*value == NULL && json_error_code(&error) == json_error_invalid_utf8)
+        return prompts_reject(rejection, PROMPT_INVALID_UTF8, "the line is not UTF-8: %s (byte %d)",
+                              error.text, error.position);
+    if (*value == NULL)
+        return prompts_reject(rejection, PROMPT_INVALID_JSON, "the line is not JSON: %s (byte %d)",
+                              error.text, error.position);
+    if (json_is_object(*value)) return true;
+    return prompts_reject(rejection, PROMPT_INVALID_REQUEST,
+                          "the line is an array, must be an object");
+}
+
+/* Everything after the line itself was read. False with an empty rejection: err says why. */
+static bool read_line(struct prompts *prompts, const json_t *line, struct prompt *prompt,
+                      struct rejection *rejection, struct error *err)
+{
+    struct prompt_parts parts = {.kind = PARTS_NONE};
+    struct arena *scratch = &prompts->scratch;
+    bool is_openai = prompt->is_openai = prompts_openai_is(line);
+    if (is_openai) prompts->saw_openai = true;
+    if (!read_id(prompts, line, prompt, rejection)) return false;
+    if (!check_id(prompts, prompt, rejection, err)) return false;
+    const struct plain_options plain = {.prompt_key = prompts->options.flags->prompt_key,
+                                        .prefers_ids = prompts->options.tokenizer == NULL};
+    bool is_ok = is_openai ? prompts_openai_read(line, scratch, &parts, rejection)
+                           : prompts_plain_read(line, &plain, scratch, &parts, rejection);
+    if (parts.has_ignored && prompts->ignored_line == 0) prompts->ignored_line = prompt->line;
+    return is_ok && make_request(prompts, &parts, prompt, rejection);
+}
+
+/* The scratch arena is the line's alone. */
+static bool reset_scratch(struct prompts *prompts, struct error *err)
+{
+    struct arena *scratch = &prompts->scratch;
+    arena_rewind(scratch, 0);
+    if (scratch->peak_bytes <= SCRATCH_BYTES_KEPT) return true;
+    arena_destroy(scratch);
+    return arena_create(scratch, SCRATCH_BYTES_MAX, err);
+}
+
+static bool is_blank(struct bytes line)
+{
+    for (size_t i = 0; i < line.n; i++)
+        if (strchr(" \t\r", line.data[i]) == NULL || line.data[i] == '\0') return false;
+    return true;
+}
+
+/* The next line that is not blank, counted. */
+static enum line_status next_line(struct prompts *prompts, struct bytes *line, struct error *err)
+{
+    enum line_status status;
+    do {
+        status = line_reader_next(prompts->reader, line, err);
+        if (status == LINE_READ || status == LINE_TOO_LONG) prompts->n_lines++;
+    } while (status == LINE_READ && is_blank(*line));
+    return status;
+}
+
+enum prompts_status prompts_next(struct prompts *prompts, struct prompt *prompt, struct error *err)
+{
+    assert(prompt != NULL);
+    const struct options *flags = prompts->options.flags;
+    bool is_limited = options_is_set(flags, OPTION_limit);
+    if (is_limited && prompts->n_read >= flags->limit) return PROMPTS_END;
+    if (!reset_scratch(prompts, err)) return PROMPTS_FAILED;
+    struct bytes line;
+    enum line_status status = next_line(prompts, &line, err);
+    if (status == LINE_END) return PROMPTS_END;
+    if (status == LINE_FAILED) return PROMPTS_FAILED;
+
+    struct rejection rejection = {0};
+    json_t *value = NULL;
+    prompts->n_read++;
+    *prompt = (struct prompt){.index = prompts->n_lines - 1,
+                              .line = prompts->n_lines,
+                              .is_openai = prompts->saw_openai};
+    bool is_ok = status == LINE_READ
+                     ? parse_json(line, &value, &rejection)
+                     : prompts_reject(&rejection, PROMPT_LINE_TOO_LONG,
+                                      "the line has more than %zu bytes", PROMPTS_LINE_BYTES_MAX);
+    if (is_ok) is_ok = read_line(prompts, value, prompt, &rejection, err);
+    json_decref(value);
+    if (!is_ok && rejection.code == PROMPT_GOOD) return PROMPTS_FAILED;
+    prompt->code = rejection.code;
+    prompt->message = arena_try_copy(&prompts->scratch, rejection.error.message,
+                                     is_ok ? 0 : strlen(rejection.error.message));
+    assert(is_ok == (prompt->code == PROMPT_GOOD));
+    /* A line that used up its scratch memory has none left for its message. */
+    if (prompt->message == NULL) prompt->message = "the line needs too much memory";
+    return PROMPTS_READ;
+}

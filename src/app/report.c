@@ -1,0 +1,318 @@
+/* Counting, the progress display, and the summary. */
+#include "app/report.h"
+
+#include <assert.h>
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "base/error.h"
+
+#define BAR_NS   UINT64_C(100000000)
+#define LINES_NS UINT64_C(10000000000)
+
+enum { SUB_BITS = 7, BAR_COLUMNS = 80, BAR_WIDTH_MAX = 30, STATUS_BYTES_MAX = 160 };
+
+/* ---- set-up ---- */
+
+static bool is_environment_set(const char *name)
+{
+    const char *value = getenv(name);
+    return value != NULL && value[0] != '\0';
+}
+
+void report_init(struct report *report, const struct options *options, FILE *stream,
+                 bool is_terminal, uint64_t now_ns)
+{
+    assert(stream != NULL);
+    const char *terminal = getenv("TERM");
+    bool is_dumb = terminal != NULL && strcmp(terminal, "dumb") == 0;
+    bool is_always = strcmp(options->progress, "always") == 0;
+    *report = (struct report){
+        .stream = stream,
+        .is_quiet = options->quiet,
+        .is_verbose = options->verbose && !options->quiet,
+        .is_json = strcmp(options->log_format, "json") == 0,
+        .has_colour = is_terminal && !is_dumb && !is_environment_set("NO_COLOR"),
+        .progress = is_always || (is_terminal && !is_dumb) ? PROGRESS_BAR : PROGRESS_LINES,
+        .start_ns = now_ns,
+        .shown_ns = now_ns,
+    };
+    if (report->is_json) report->progress = PROGRESS_LINES;
+    if (report->is_quiet || strcmp(options->progress, "never") == 0)
+        report->progress = PROGRESS_NONE;
+}
+
+/* ---- lines ---- */
+
+static void clear_bar(struct report *report)
+{
+    if (report->bar_is_shown) fputs("\r\033[K", report->stream);
+    report->bar_is_shown = false;
+}
+
+/* Takes the object. */
+static void print_json(struct report *report, json_t *object)
+{
+    char *text = json_dumps(object, JSON_REAL_PRECISION(9));
+    if (text != NULL) fprintf(report->stream, "%s\n", text);
+    free(text);
+    json_decref(object);
+}
+
+void report_note(struct report *report, const char *format, ...)
+{
+    assert(format != NULL);
+    struct error line = {0}; /* its setter makes any bytes one line of valid UTF-8 */
+    char text[sizeof line.message];
+    if (report->is_quiet) return;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    error_set(&line, ERROR_FORMAT, "%s", text);
+    clear_bar(report);
+    if (report->is_json)
+        print_json(report, json_pack("{s:s, s:s}", "level", "info", "message", line.message));
+    else fprintf(report->stream, "dllm-batch: %s\n", line.message);
+}
+
+void report_memory(struct report *report, const struct memory_plan *memory)
+{
+    const double mib = 1024.0 * 1024.0;
+    assert(memory->total_bytes >= memory->weights_bytes);
+    if (!report->is_verbose) return;
+    report_note(report,
+                "memory: %.1f MiB = weights %.1f + cache %.1f + activations %.1f + scores %.1f + "
+                "canvases %.1f + backend %.1f",
+                (double)memory->total_bytes / mib, (double)memory->weights_bytes / mib,
+                (double)memory->cache_bytes / mib, (double)memory->activation_bytes / mib,
+                (double)memory->score_bytes / mib, (double)memory->canvas_bytes / mib,
+                (double)memory->backend_bytes / mib);
+}
+
+/* ---- counts ---- */
+
+/* Values below 2^SUB_BITS have a bucket each; above, the leading bits choose. */
+static size_t bucket_of(uint64_t value)
+{
+    const uint64_t first = UINT64_C(1) << SUB_BITS;
+    if (value < first) return (size_t)value;
+    int shift = 63 - __builtin_clzll(value) - SUB_BITS;
+    size_t index = ((size_t)shift + 1) * (size_t)first + (size_t)((value >> shift) - first);
+    assert(index < REPORT_BUCKETS);
+    return index;
+}
+
+/* Middle of a bucket's values. */
+static uint64_t value_of(size_t bucket)
+{
+    const uint64_t first = UINT64_C(1) << SUB_BITS;
+    assert(bucket < REPORT_BUCKETS);
+    if (bucket < first) return bucket;
+    int shift = (int)(bucket >> SUB_BITS) - 1;
+    uint64_t begin = (first + (bucket & (first - 1))) << shift;
+    return begin + ((UINT64_C(1) << shift) >> 1);
+}
+
+void report_answered(struct report *report, int32_t n_effective, int32_t n_canvas, uint64_t e2e_ns)
+{
+    assert(n_effective <= n_canvas);
+    report->n_answered++;
+    report->n_effective_tokens += n_effective;
+    report->n_canvas_tokens += n_canvas;
+    report->n_latencies++;
+    report->latencies[bucket_of(e2e_ns)]++;
+}
+
+void report_failed(struct report *report)
+{
+    assert(report->n_failed >= 0);
+    report->n_failed++;
+}
+
+uint64_t report_percentile_ns(const struct report *report, double fraction)
+{
+    assert(fraction >= 0 && fraction <= 1);
+    if (report->n_latencies == 0) return 0;
+    int64_t rank = (int64_t)(fraction * (double)(report->n_latencies - 1)), n_before = 0;
+    size_t bucket = 0;
+    while (n_before + report->latencies[bucket] <= rank)
+        n_before += report->latencies[bucket++];
+    return value_of(bucket);
+}
+
+/* ---- progress ---- */
+
+static double seconds(uint64_t ns)
+{
+    return (double)ns * 1e-9;
+}
+
+static double rate(int64_t n, uint64_t ns)
+{
+    return ns > 0 ? (double)n / seconds(ns) : 0;
+}
+
+/* "7:05", "1:02:03". */
+static void format_span(char *text, size_t n_max, double span_s)
+{
+    assert(span_s >= 0);
+    long long s = (long long)(span_s + 0.5);
+    if (s >= 3600)
+        snprintf(text, n_max, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
+    else snprintf(text, n_max, "%lld:%02lld", s / 60, s % 60);
+}
+
+/* "12 of 40 lines, 1 failed, 123.4 tokens/s, 0:42 left" */
+static void format_status(const struct report *report, uint64_t now_ns, char *text, size_t n_max)
+{
+    assert(n_max >= STATUS_BYTES_MAX);
+    int64_t n_done = report->n_answered + report->n_failed;
+    uint64_t elapsed_ns = now_ns - report->start_ns;
+    size_t n = 0;
+    n += (size_t)snprintf(text + n, n_max - n, "%lld", (long long)n_done);
+    if (report->n_expected > 0)
+        n += (size_t)snprintf(text + n, n_max - n, " of %lld", (long long)report->n_expected);
+    n += (size_t)snprintf(text + n, n_max - n, " lines");
+    if (report->n_failed > 0)
+        n += (size_t)snprintf(text + n, n_max - n, ", %lld failed", (long long)report->n_failed);
+    n += (size_t)snprintf(text + n, n_max - n, ", %.1f tokens/s",
+                          rate(report->n_effective_tokens, elapsed_ns));
+    if (n_done == 0 || report->n_expected < n_done) return;
+    char left[32];
+    double left_s =
+        seconds(elapsed_ns) / (double)n_done * (double)(report->n_expected - n_done);
+    format_span(left, sizeof left, left_s);
+    snprintf(text + n, n_max - n, ", %s left", left);
+}
+
+static int terminal_columns(FILE *stream)
+{
+    struct winsize size;
+    int fd = fileno(stream);
+    bool is_known = fd >= 0 && ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+    return is_known ? size.ws_col : BAR_COLUMNS;
+}
+
+/* "[#####-----] status", never wider than the terminal: a wrapped line could not be redrawn. */
+static void draw_bar(struct report *report, const char *status)
+{
+    int n_columns = terminal_columns(report->stream) - 1, n_status = (int)strlen(status);
+    int width = n_columns - n_status - 3;
+    int64_t n_done = report->n_answered + report->n_failed;
+    if (width > BAR_WIDTH_MAX) width = BAR_WIDTH_MAX;
+    fputs("\r\033[K", report->stream);
+    if (width >= 10 && report->n_expected >= n_done && report->n_expected > 0) {
+        int n_full = (int)(n_done * width / report->n_expected);
+        char bar[BAR_WIDTH_MAX + 1];
+        memset(bar, '#', (size_t)n_full);
+        memset(bar + n_full, '-', (size_t)(width - n_full));
+        fprintf(report->stream, report->has_colour ? "[\033[32m%.*s\033[0m] " : "[%.*s] ", width,
+                bar);
+        n_columns -= width + 3;
+    }
+    fprintf(report->stream, "%.*s", n_columns > 0 ? n_columns : 0, status);
+    fflush(report->stream);
+    report->bar_is_shown = true;
+}
+
+static void print_progress_json(struct report *report, uint64_t now_ns)
+{
+    uint64_t elapsed_ns = now_ns - report->start_ns;
+    assert(report->is_json);
+    print_json(report,
+               json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:f}", "level", "info", "event",
+                         "progress", "answered", (json_int_t)report->n_answered, "failed",
+                         (json_int_t)report->n_failed, "expected", (json_int_t)report->n_expected,
+                         "elapsed_ns", (json_int_t)elapsed_ns, "effective_tokens_per_s",
+                         rate(report->n_effective_tokens, elapsed_ns)));
+}
+
+void report_tick(struct report *report, uint64_t now_ns)
+{
+    assert(now_ns >= report->start_ns);
+    uint64_t period_ns = report->progress == PROGRESS_BAR ? BAR_NS : LINES_NS;
+    if (report->progress == PROGRESS_NONE || now_ns - report->shown_ns < period_ns) return;
+    report->shown_ns = now_ns;
+    char status[STATUS_BYTES_MAX];
+    format_status(report, now_ns, status, sizeof status);
+    if (report->is_json) print_progress_json(report, now_ns);
+    else if (report->progress == PROGRESS_BAR) draw_bar(report, status);
+    else fprintf(report->stream, "dllm-batch: %s\n", status);
+}
+
+/* ---- summary ---- */
+
+/* Positions fed through the layers per token up to the stop token. */
+static double positions_per_token(const struct report *report, const struct executor_counts *counts)
+{
+    if (report->n_effective_tokens == 0) return 0;
+    return (double)counts->n_positions / (double)report->n_effective_tokens;
+}
+
+static void print_summary_json(struct report *report, const struct executor_counts *counts,
+                               uint64_t elapsed_ns, bool is_stopped)
+{
+    assert(report->is_json);
+    json_t *e2e = json_pack("{s:I, s:I, s:I}", "p50",
+                            (json_int_t)report_percentile_ns(report, 0.50), "p90",
+                            (json_int_t)report_percentile_ns(report, 0.90), "p99",
+                            (json_int_t)report_percentile_ns(report, 0.99));
+    json_t *object = json_pack(
+        "{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I}", "level", "info", "event", "summary", "stopped",
+        is_stopped, "requests", (json_int_t)(report->n_answered + report->n_failed), "answered",
+        (json_int_t)report->n_answered, "failed", (json_int_t)report->n_failed, "effective_tokens",
+        (json_int_t)report->n_effective_tokens, "canvas_tokens",
+        (json_int_t)report->n_canvas_tokens);
+    json_object_set_new(object, "effective_tokens_per_s",
+                        json_real(rate(report->n_effective_tokens, elapsed_ns)));
+    json_object_set_new(object, "canvas_tokens_per_s",
+                        json_real(rate(report->n_canvas_tokens, elapsed_ns)));
+    json_object_set_new(object, "forwards", json_integer((json_int_t)counts->n_iterations));
+    json_object_set_new(object, "positions", json_integer((json_int_t)counts->n_positions));
+    json_object_set_new(object, "positions_per_token",
+                        json_real(positions_per_token(report, counts)));
+    json_object_set_new(object, "e2e_ns", e2e);
+    json_object_set_new(object, "compute_ns", json_integer((json_int_t)counts->compute_ns));
+    json_object_set_new(object, "elapsed_ns", json_integer((json_int_t)elapsed_ns));
+    print_json(report, object);
+}
+
+static void print_summary_text(struct report *report, const struct executor_counts *counts,
+                               uint64_t elapsed_ns, bool is_stopped)
+{
+    FILE *stream = report->stream;
+    assert(!report->is_json);
+    fprintf(stream, "dllm-batch: %s %lld requests in %.2f s: %lld answered, %lld failed\n",
+            is_stopped ? "stopped after" : "done,",
+            (long long)(report->n_answered + report->n_failed), seconds(elapsed_ns),
+            (long long)report->n_answered, (long long)report->n_failed);
+    if (report->n_answered == 0) return;
+    fprintf(stream, "  effective  %10.1f tokens/s  (%lld tokens, up to the stop token)\n",
+            rate(report->n_effective_tokens, elapsed_ns), (long long)report->n_effective_tokens);
+    fprintf(stream, "  canvas     %10.1f tokens/s  (%lld tokens)\n",
+            rate(report->n_canvas_tokens, elapsed_ns), (long long)report->n_canvas_tokens);
+    fprintf(stream,
+            "  forwards   %10lld           (%lld positions, %.1f per token up to the stop)\n",
+            (long long)counts->n_iterations, (long long)counts->n_positions,
+            positions_per_token(report, counts));
+    fprintf(stream, "  latency    p50 %.3f s, p90 %.3f s, p99 %.3f s\n",
+            seconds(report_percentile_ns(report, 0.50)),
+            seconds(report_percentile_ns(report, 0.90)),
+            seconds(report_percentile_ns(report, 0.99)));
+}
+
+void report_summary(struct report *report, const struct executor_counts *counts, uint64_t now_ns,
+                    bool is_stopped)
+{
+    assert(now_ns >= report->start_ns);
+    clear_bar(report);
+    if (report->is_quiet) return;
+    uint64_t elapsed_ns = now_ns - report->start_ns;
+    if (report->is_json) print_summary_json(report, counts, elapsed_ns, is_stopped);
+    else print_summary_text(report, counts, elapsed_ns, is_stopped);
+    fflush(report->stream);
+}

@@ -1,0 +1,64 @@
+/* What a run says on standard error while it works and when it ends: notices, progress, the summary;
+ * as text or, with --log-format json, one JSON object a line. Memory does not grow with the run:
+ * latencies are kept as a histogram. */
+#ifndef APP_REPORT_H
+#define APP_REPORT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "app/options.h"
+#include "engine/executor.h"
+#include "plan/memory.h"
+
+/* Latencies in 128 buckets for each power of two: percentiles are exact to 0.8 %. */
+#define REPORT_BUCKETS (58 * 128)
+
+enum progress_kind {
+    PROGRESS_NONE,
+    PROGRESS_BAR,   /* one line, redrawn ten times a second at most */
+    PROGRESS_LINES, /* a plain line every ten seconds */
+};
+
+struct report {
+    FILE *stream;
+    bool is_quiet, is_verbose, is_json, has_colour;
+    enum progress_kind progress;
+    int64_t n_expected; /* lines of the input; 0: unknown */
+    uint64_t start_ns, shown_ns;
+    bool bar_is_shown;
+    /* Counts of the run. */
+    int64_t n_answered, n_failed;
+    int64_t n_effective_tokens; /* generated, up to and including the stop token */
+    int64_t n_canvas_tokens;    /* all that were to be generated */
+    int64_t n_latencies, latencies[REPORT_BUCKETS]; /* end to end */
+};
+
+/* `is_terminal`: whether the stream is one, which decides about bar and colour unless the options or
+ * NO_COLOR say otherwise. Caller's struct; times count from `now_ns`. */
+void report_init(struct report *report, const struct options *options, FILE *stream,
+                 bool is_terminal, uint64_t now_ns);
+
+/* A line of text that is no error; not with -q. Control bytes are made harmless. */
+__attribute__((format(printf, 2, 3))) void report_note(struct report *report, const char *format,
+                                                       ...);
+
+/* The memory plan, with -v. */
+void report_memory(struct report *report, const struct memory_plan *memory);
+
+/* Counts one line of output. */
+void report_answered(struct report *report, int32_t n_effective, int32_t n_canvas, uint64_t e2e_ns);
+void report_failed(struct report *report);
+
+/* Shows the progress if it is time to. */
+void report_tick(struct report *report, uint64_t now_ns);
+
+/* The latency below which a share `fraction` of the answers lies; 0 without answers. */
+uint64_t report_percentile_ns(const struct report *report, double fraction);
+
+/* The summary; not with -q. `is_stopped`: the run was interrupted. */
+void report_summary(struct report *report, const struct executor_counts *counts, uint64_t now_ns,
+                    bool is_stopped);
+
+#endif

@@ -1,0 +1,293 @@
+/* Values of an input line checked against options.def, and the layers merged into one struct
+ * decode_settings. Only what concerns several settings at once is written out here. */
+#include "app/settings.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "app/describe.h"
+
+enum { GEN_LENGTH_DEFAULT = 128, BLOCK_LENGTH_DEFAULT = 32 };
+
+static const char *const remasking_names[REMASKING_COUNT] = {
+    [REMASKING_LOW_CONFIDENCE] = "low_confidence", [REMASKING_RANDOM] = "random",
+    [REMASKING_ORIGIN] = "origin",                 [REMASKING_MASKGIT_PLUS] = "maskgit_plus",
+    [REMASKING_TOPK_MARGIN] = "topk_margin",       [REMASKING_ENTROPY] = "entropy",
+};
+
+const char *settings_remasking_name(enum remasking remasking)
+{
+    assert((unsigned)remasking < REMASKING_COUNT);
+    return remasking_names[remasking];
+}
+
+/* ---- values of a line ---- */
+
+/* "is 3, must be <wish>" for every type. */
+static bool refuse(const char *key, const json_t *value, const char *wish, struct error *err)
+{
+    assert(wish[0] != '\0');
+    char text[DESCRIBE_BYTES_MAX];
+    return error_set(err, ERROR_FORMAT, "%s is %s, must be %s", key, describe_json(value, text),
+                     wish);
+}
+
+static bool read_flag(bool *field, const char *key, const json_t *value, struct error *err)
+{
+    if (!json_is_boolean(value)) return refuse(key, value, "true or false", err);
+    *field = json_is_true(value);
+    return true;
+}
+
+static bool read_count(const struct option_info *info, int32_t *field, const char *key,
+                       const json_t *value, struct error *err)
+{
+    json_int_t number = json_integer_value(value);
+    bool is_valid =
+        json_is_integer(value) && number >= (json_int_t)info->min && number <= (json_int_t)info->max;
+    char wish[96];
+    snprintf(wish, sizeof wish, "an integer from %.0f to %.0f", info->min, info->max);
+    if (!is_valid) return refuse(key, value, wish, err);
+    *field = (int32_t)number;
+    return true;
+}
+
+/* Clients send seeds as signed 64-bit numbers; every one of them is a seed. */
+static bool read_seed(uint64_t *field, const char *key, const json_t *value, struct error *err)
+{
+    if (!json_is_integer(value)) return refuse(key, value, "an integer of 64 bits", err);
+    *field = (uint64_t)json_integer_value(value);
+    return true;
+}
+
+static bool read_real(const struct option_info *info, double *field, const char *key,
+                      const json_t *value, struct error *err)
+{
+    double number = json_number_value(value);
+    bool is_valid = json_is_number(value) && number >= info->min && number <= info->max;
+    if (info->above_min && number <= info->min) is_valid = false;
+    char wish[96];
+    snprintf(wish, sizeof wish,
+             info->above_min ? "a number above %g, at most %g" : "a number from %g to %g",
+             info->min, info->max);
+    if (!is_valid) return refuse(key, value, wish, err);
+    *field = number;
+    return true;
+}
+
+/* Whether `choices` ("a|b") has `word` [n]. */
+static bool has_choice(const char *choices, const char *word, size_t n)
+{
+    for (const char *at = choices;; at++) {
+        size_t n_choice = strcspn(at, "|");
+        if (n_choice == n && memcmp(at, word, n) == 0) return true;
+        at += n_choice;
+        if (*at == '\0') return false;
+    }
+}
+
+static bool read_choice(const struct option_info *info, const char **field, const char *key,
+                        const json_t *value, struct error *err)
+{
+    assert(info->choices != NULL);
+    if (json_is_string(value) &&
+        has_choice(info->choices, json_string_value(value), json_string_length(value))) {
+        *field = json_string_value(value);
+        return true;
+    }
+    char wish[256];
+    bool is_list = strchr(info->choices, '|') != NULL;
+    size_t n = (size_t)snprintf(wish, sizeof wish, is_list ? "one of " : "");
+    for (const char *at = info->choices; *at != '\0' && n + 3 < sizeof wish; at++) {
+        wish[n++] = *at == '|' ? ',' : *at;
+        if (*at == '|') wish[n++] = ' ';
+    }
+    wish[n] = '\0';
+    return refuse(key, value, wish, err);
+}
+
+bool settings_read(struct options *layer, enum option_id id, const char *key, const json_t *value,
+                   struct error *err)
+{
+    const struct option_info *info = options_info(id);
+    assert(info->in_line);
+    if (json_is_null(value)) return true;
+    void *field = (char *)layer + info->offset;
+    bool is_valid = false;
+    switch (info->type) {
+    case OPTION_TYPE_FLAG: is_valid = read_flag(field, key, value, err); break;
+    case OPTION_TYPE_COUNT: is_valid = read_count(info, field, key, value, err); break;
+    case OPTION_TYPE_SEED: is_valid = read_seed(field, key, value, err); break;
+    case OPTION_TYPE_REAL: is_valid = read_real(info, field, key, value, err); break;
+    case OPTION_TYPE_CHOICE: is_valid = read_choice(info, field, key, value, err); break;
+    case OPTION_TYPE_SIZE:
+    case OPTION_TYPE_TEXT: assert(!"no input line has such a setting"); break;
+    }
+    if (is_valid) layer->is_set[id] = true;
+    return is_valid;
+}
+
+/* ---- layers ---- */
+
+/* The two sources that a user writes. */
+struct layers {
+    const struct options *flags, *line;
+};
+
+/* The field of the strongest source that gives the option; NULL: none does. */
+static const void *find_given(const struct layers *layers, enum option_id id)
+{
+    const struct options *source = NULL;
+    if (options_is_set(layers->flags, id)) source = layers->flags;
+    if (options_is_set(layers->line, id)) source = layers->line;
+    if (source == NULL) return NULL;
+    return (const char *)source + options_info(id)->offset;
+}
+
+static int32_t pick_count(const struct layers *layers, enum option_id id, int32_t fallback)
+{
+    assert(options_info(id)->type == OPTION_TYPE_COUNT);
+    const int32_t *given = find_given(layers, id);
+    return given != NULL ? *given : fallback;
+}
+
+static double pick_real(const struct layers *layers, enum option_id id, double fallback)
+{
+    assert(options_info(id)->type == OPTION_TYPE_REAL);
+    const double *given = find_given(layers, id);
+    return given != NULL ? *given : fallback;
+}
+
+static bool pick_flag(const struct layers *layers, enum option_id id)
+{
+    assert(options_info(id)->type == OPTION_TYPE_FLAG);
+    const bool *given = find_given(layers, id);
+    return given != NULL && *given;
+}
+
+static bool is_given(const struct layers *layers, enum option_id id)
+{
+    return find_given(layers, id) != NULL;
+}
+
+static bool has_threshold(const struct options *source)
+{
+    return options_is_set(source, OPTION_threshold) && source->threshold > 0;
+}
+
+static bool has_factor(const struct options *source)
+{
+    return options_is_set(source, OPTION_factor) && source->factor > 0;
+}
+
+bool settings_check_flags(const struct options *flags, struct error *err)
+{
+    assert(flags != NULL);
+    if (has_threshold(flags) && has_factor(flags))
+        return error_set(err, ERROR_USAGE, "--threshold and --factor exclude each other");
+    return true;
+}
+
+/* A line that turns one of them on turns off the other, which the flags gave. */
+static bool resolve_parallel(struct decode_settings *decode, const struct layers *layers,
+                             struct error *err)
+{
+    assert(!(has_threshold(layers->flags) && has_factor(layers->flags)));
+    if (has_threshold(layers->line) && has_factor(layers->line))
+        return error_set(err, ERROR_FORMAT, "threshold and factor exclude each other");
+    decode->threshold = pick_real(layers, OPTION_threshold, 0);
+    decode->factor = pick_real(layers, OPTION_factor, 0);
+    if (has_threshold(layers->line)) decode->factor = 0;
+    if (has_factor(layers->line)) decode->threshold = 0;
+    return true;
+}
+
+/* Dream's rules follow one schedule of timesteps over all positions: no blocks. */
+static bool has_timesteps(enum remasking remasking)
+{
+    return remasking != REMASKING_LOW_CONFIDENCE && remasking != REMASKING_RANDOM;
+}
+
+/* threshold and factor are ways of low_confidence; a model's default rule gives way to them. */
+static bool resolve_remasking(struct decode_settings *decode, const struct model_config *config,
+                              const struct layers *layers, struct error *err)
+{
+    const char *const *given = find_given(layers, OPTION_remasking);
+    const char *name = given != NULL ? *given : config->remasking;
+    if (given == NULL && (decode->threshold > 0 || decode->factor > 0)) name = "low_confidence";
+    if (name == NULL) name = "low_confidence";
+    for (int i = 0; i < REMASKING_COUNT; i++) {
+        decode->remasking = (enum remasking)i;
+        if (strcmp(remasking_names[i], name) == 0) return true;
+    }
+    return error_set(err, ERROR_FORMAT, "the model's default remasking \"%s\" is unknown; give one",
+                     name);
+}
+
+/* 0 stands for one block over everything that is generated. */
+static int32_t default_block_length(const struct model_config *config, enum remasking remasking,
+                                    bool has_masks)
+{
+    if (has_masks || has_timesteps(remasking)) return 0;
+    return config->block_length > 0 ? config->block_length : BLOCK_LENGTH_DEFAULT;
+}
+
+static int32_t divide_up(int32_t a, int32_t b)
+{
+    assert(b > 0);
+    return a / b + (a % b != 0);
+}
+
+/* A model's default number of steps belongs to its default lengths. */
+static int32_t default_steps(const struct model_config *config, const struct layers *layers,
+                             const struct decode_settings *decode)
+{
+    bool is_ours = is_given(layers, OPTION_gen_length) || is_given(layers, OPTION_block_length);
+    if (is_ours || decode->gen_length == 0) return 0;
+    int32_t n_blocks =
+        decode->block_length > 0 ? divide_up(decode->gen_length, decode->block_length) : 1;
+    return config->steps % n_blocks == 0 ? config->steps : 0;
+}
+
+static void resolve_lengths(struct decode_settings *decode, const struct model_config *config,
+                            const struct layers *layers, bool has_masks)
+{
+    int32_t standard = config->gen_length > 0 ? config->gen_length : GEN_LENGTH_DEFAULT;
+    decode->gen_length = pick_count(layers, OPTION_gen_length, standard);
+    if (has_masks)
+        decode->gen_length =
+            options_is_set(layers->line, OPTION_gen_length) ? layers->line->gen_length : 0;
+    standard = default_block_length(config, decode->remasking, has_masks);
+    decode->block_length = pick_count(layers, OPTION_block_length, standard);
+    if (decode->gen_length > 0 &&
+        (decode->block_length == 0 || decode->block_length > decode->gen_length))
+        decode->block_length = decode->gen_length;
+    decode->steps = pick_count(layers, OPTION_steps, default_steps(config, layers, decode));
+}
+
+bool settings_resolve(struct decode_settings *decode, const struct model_config *config,
+                      const struct options *flags, const struct options *line, bool has_masks,
+                      struct error *err)
+{
+    assert(decode != NULL);
+    struct layers layers = {.flags = flags, .line = line};
+    struct decode_settings found = {0};
+    if (!resolve_parallel(&found, &layers, err)) return false;
+    if (!resolve_remasking(&found, config, &layers, err)) return false;
+    resolve_lengths(&found, config, &layers, has_masks);
+    bool has_order = has_timesteps(found.remasking) && found.remasking != REMASKING_ORIGIN;
+    found.temperature = pick_real(&layers, OPTION_temperature, config->temperature);
+    found.top_p = pick_real(&layers, OPTION_top_p, config->top_p > 0 ? config->top_p : 1);
+    found.top_k = pick_count(&layers, OPTION_top_k, config->top_k);
+    found.alg_temp = pick_real(&layers, OPTION_alg_temp, has_order ? config->alg_temp : 0);
+    found.cfg_scale = pick_real(&layers, OPTION_cfg_scale, 0);
+    const uint64_t *seed = find_given(&layers, OPTION_seed);
+    found.seed = seed != NULL ? *seed : 0;
+    found.early_stop = !pick_flag(&layers, OPTION_no_early_stop);
+    found.logits_eos_inf = pick_flag(&layers, OPTION_logits_eos_inf);
+    found.confidence_eos_eot_inf = pick_flag(&layers, OPTION_confidence_eos_eot_inf);
+    *decode = found;
+    return true;
+}

@@ -1,0 +1,150 @@
+/* Counts lines and keeps the first good one and the first complaints. */
+#include "app/survey.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "app/interrupt.h"
+#include "app/settings.h"
+
+enum { FIRST_IDS_MAX = 4096 }; /* ids that are printed */
+
+static void note_bad(struct survey *survey, const struct prompt *prompt)
+{
+    size_t n = strlen(survey->bad);
+    assert(n < sizeof survey->bad);
+    survey->n_bad++;
+    struct error text = {0}; /* its setter cuts between characters */
+    error_set(&text, ERROR_FORMAT, "%s%sline %" PRId64 ": %.160s", survey->bad, n > 0 ? "; " : "",
+              prompt->line, prompt->message);
+    if (strlen(text.message) < sizeof survey->bad) strcpy(survey->bad, text.message);
+}
+
+static bool keep_first(struct survey *survey, const struct prompt *prompt, struct arena *keep,
+                       struct error *err)
+{
+    assert(!survey->has_first);
+    size_t n_ids = (size_t)prompt->request.n_prompt;
+    int32_t *ids = arena_try_push(keep, n_ids, sizeof *ids);
+    char *id = arena_try_copy(keep, prompt->id.data, prompt->id.n);
+    if (ids == NULL || id == NULL)
+        return error_set(err, ERROR_UNAVAILABLE, "not enough memory for line %" PRId64,
+                         prompt->line);
+    memcpy(ids, prompt->request.prompt_ids, n_ids * sizeof *ids);
+    survey->first = *prompt;
+    survey->first.id.data = id;
+    survey->first.request.prompt_ids = ids;
+    survey->has_first = true;
+    return true;
+}
+
+static bool count(struct survey *survey, const struct prompt *prompt, struct arena *keep,
+                  struct error *err)
+{
+    survey->n_lines++;
+    if (prompt->code != PROMPT_GOOD) {
+        note_bad(survey, prompt);
+        return true;
+    }
+    assert(prompt->request.n_prompt > 0);
+    survey->n_prompt_tokens += prompt->request.n_prompt;
+    survey->n_generate += prompt->n_generate;
+    if (prompt->request.n_prompt > survey->n_prompt_max)
+        survey->n_prompt_max = prompt->request.n_prompt;
+    return survey->has_first || keep_first(survey, prompt, keep, err);
+}
+
+bool survey_take(struct survey *survey, struct prompts *prompts, const char *path,
+                 struct arena *keep, struct error *err)
+{
+    assert(path != NULL);
+    *survey = (struct survey){0};
+    for (;;) {
+        struct prompt prompt;
+        if (interrupt_requested())
+            return error_set(err, ERROR_STOPPED, "stopped while checking %s", path);
+        enum prompts_status status = prompts_next(prompts, &prompt, err);
+        if (status == PROMPTS_FAILED) return false;
+        if (status == PROMPTS_END) break;
+        if (!count(survey, &prompt, keep, err)) return false;
+    }
+    if (survey->n_lines > 0) return true;
+    return error_set(err, ERROR_FORMAT, "%s has no prompts", path);
+}
+
+bool survey_check(const struct survey *survey, const char *path, struct error *err)
+{
+    assert(survey->n_bad <= survey->n_lines);
+    if (survey->n_bad == 0) return true;
+    return error_set(err, ERROR_FORMAT,
+                     "%s: %" PRId64 " of %" PRId64 " lines are bad, nothing is written; %s", path,
+                     survey->n_bad, survey->n_lines, survey->bad);
+}
+
+/* ---- printing ---- */
+
+static void print_settings(const struct prompt *prompt, FILE *stream)
+{
+    const struct decode_settings *decode = &prompt->request.decode;
+    assert(decode->gen_length >= 0);
+    fprintf(stream, "  gen_length %" PRId32 ", block_length %" PRId32 ", ", decode->gen_length,
+            decode->block_length);
+    if (decode->steps > 0) fprintf(stream, "steps %" PRId32, decode->steps);
+    else fputs("one step a token", stream);
+    fprintf(stream, ", remasking %s\n", settings_remasking_name(decode->remasking));
+    fprintf(stream,
+            "  temperature %g, top_p %g, top_k %" PRId32 ", alg_temp %g, cfg_scale %g, threshold "
+            "%g, factor %g\n",
+            decode->temperature, decode->top_p, decode->top_k, decode->alg_temp, decode->cfg_scale,
+            decode->threshold, decode->factor);
+    fprintf(stream, "  seed %" PRIu64 ", early stop %s, logits_eos_inf %s, "
+            "confidence_eos_eot_inf %s\n",
+            decode->seed, decode->early_stop ? "yes" : "no", decode->logits_eos_inf ? "yes" : "no",
+            decode->confidence_eos_eot_inf ? "yes" : "no");
+}
+
+/* Lines of the prompt, indented; a terminal shall not obey them. */
+static void print_text(struct bytes text, FILE *stream)
+{
+    assert(text.data != NULL);
+    fputs("  | ", stream);
+    for (size_t i = 0; i < text.n; i++) {
+        unsigned char byte = (unsigned char)text.data[i];
+        if (byte == '\n') fputs("\n  | ", stream);
+        else if (byte < 0x20 || byte == 0x7F) fprintf(stream, "\\x%02x", byte);
+        else fputc(byte, stream);
+    }
+    fputc('\n', stream);
+}
+
+static void print_first(const struct prompt *prompt, const struct tokenizer *tokenizer,
+                        struct arena *scratch, FILE *stream)
+{
+    const struct request *request = &prompt->request;
+    struct bytes text;
+    fprintf(stream, "first request: line %" PRId64 ", %" PRId32 " prompt tokens\n", prompt->line,
+            request->n_prompt);
+    print_settings(prompt, stream);
+    if (tokenizer != NULL && tokenizer_decode(tokenizer, request->prompt_ids, request->n_prompt,
+                                              false, scratch, &text, NULL))
+        print_text(text, stream);
+    int32_t n = request->n_prompt < FIRST_IDS_MAX ? request->n_prompt : FIRST_IDS_MAX;
+    fputs("  token ids:", stream);
+    for (int32_t i = 0; i < n; i++)
+        fprintf(stream, " %" PRId32, request->prompt_ids[i]);
+    fputs(n < request->n_prompt ? " ...\n" : "\n", stream);
+}
+
+void survey_print(const struct survey *survey, const char *path,
+                  const struct tokenizer *tokenizer, struct arena *scratch, FILE *stream)
+{
+    assert(survey->n_lines > 0);
+    fprintf(stream,
+            "%s: %" PRId64 " lines, %" PRId64 " bad; %" PRId64 " prompt tokens (at most %" PRId32
+            " in a line), %" PRId64 " to generate\n",
+            strcmp(path, "-") == 0 ? "standard input" : path, survey->n_lines, survey->n_bad,
+            survey->n_prompt_tokens, survey->n_prompt_max, survey->n_generate);
+    if (survey->n_bad > 0) fprintf(stream, "bad: %s\n", survey->bad);
+    if (survey->has_first) print_first(&survey->first, tokenizer, scratch, stream);
+}

@@ -1,0 +1,37 @@
+/* A pass over all lines before the work, or instead of it: --strict asks whether every line is good,
+ * --dry-run shows what would run. Nothing is computed and nothing written. */
+#ifndef APP_SURVEY_H
+#define APP_SURVEY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "app/prompts.h"
+#include "base/arena.h"
+#include "base/error.h"
+#include "plan/request.h"
+
+struct survey {
+    int64_t n_lines, n_bad;
+    int64_t n_prompt_tokens, n_generate; /* of the good lines together */
+    int32_t n_prompt_max;
+    char bad[768]; /* "line 3: ...; line 7: ...": the first bad ones */
+    bool has_first;
+    struct prompt first; /* the first good line; id and prompt ids in `keep` */
+};
+
+/* Reads `prompts` to their end. False: the input cannot be read (err), it holds no line, or a signal
+ * asked to stop (ERROR_STOPPED). */
+bool survey_take(struct survey *survey, struct prompts *prompts, const char *path,
+                 struct arena *keep, struct error *err);
+
+/* False (ERROR_FORMAT, listing the first ones) when a line is bad. */
+bool survey_check(const struct survey *survey, const char *path, struct error *err);
+
+/* Prints the counts and the first request: its settings, its prompt as the model sees it, its token
+ * ids. For people, not a format; control bytes of the input are made visible. */
+void survey_print(const struct survey *survey, const char *path,
+                  const struct tokenizer *tokenizer, struct arena *scratch, FILE *stream);
+
+#endif

@@ -1,0 +1,44 @@
+/* A window: the lines that are read, computed and written together, in one arena that is reset when
+ * the window is filled again. Its size bounds the memory of a run, whatever the input's size. */
+#ifndef APP_WINDOW_H
+#define APP_WINDOW_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "app/prompts.h"
+#include "base/arena.h"
+#include "base/error.h"
+#include "plan/request.h"
+
+struct window_limits {
+    int32_t n_prompts_max; /* lines, bad ones counted */
+    int64_t n_cells_max;   /* canvas cells of its requests together */
+};
+
+struct window {
+    struct window_limits limits;
+    struct arena arena;
+    struct prompt *prompts; /* [n_prompts], in input order */
+    int32_t n_prompts;
+    struct request *requests; /* [n_requests], those of the good prompts; line_state: the prompt */
+    int32_t n_requests;
+    bool is_last;         /* nothing follows; also set when reading failed */
+    struct error failure; /* why reading ended early; ERROR_NONE: it did not */
+};
+
+/* Where windows come from: the reader, and the line that no longer fitted the window before. */
+struct intake {
+    struct prompts *prompts; /* borrowed */
+    struct prompt held;      /* borrowed from `prompts` */
+    bool is_held;
+};
+
+/* Reserves what a window of these limits can need at most. Caller's struct. */
+bool window_create(struct window *window, const struct window_limits *limits, struct error *err);
+void window_destroy(struct window *window); /* a zeroed struct is fine */
+
+/* Reads lines until the window is full or the input ends. What was in the window is gone. */
+void window_fill(struct window *window, struct intake *intake);
+
+#endif

@@ -1,0 +1,229 @@
+/* Regions as arenas, copies by memcpy, the step's clock, and the commit rules. The rules walk a
+ * request's picks in order of confidence without storing an order: each next pick is the best one
+ * behind the last. */
+#include "backend/host.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#include "backend/noise.h"
+#include "base/clock.h"
+
+static const char *const region_names[REGION_COUNT] = {
+    [REGION_WEIGHTS] = "weights",
+    [REGION_CACHE] = "KV cache",
+    [REGION_SCRATCH] = "scratch",
+};
+
+bool host_allocate(struct backend *backend, const size_t region_bytes[REGION_COUNT],
+                   struct error *err)
+{
+    for (int i = 0; i < REGION_COUNT; i++) {
+        assert(backend->regions[i].base == NULL);
+        size_t n_bytes = region_bytes[i] > 0 ? region_bytes[i] : 1; /* no cache is fine */
+        if (arena_create(&backend->regions[i], n_bytes, err)) continue;
+        host_release(backend);
+        return error_wrap(err, "memory for %s", region_names[i]);
+    }
+    return true;
+}
+
+void host_release(struct backend *backend)
+{
+    for (int i = 0; i < REGION_COUNT; i++) {
+        arena_destroy(&backend->regions[i]);
+        backend->regions[i] = (struct arena){0};
+    }
+}
+
+void *host_reserve(struct backend *backend, enum region region, size_t size_bytes)
+{
+    assert(region < REGION_COUNT);
+    return arena_push(&backend->regions[region], 1, size_bytes);
+}
+
+static size_t matrix_bytes(struct matrix matrix)
+{
+    return (size_t)matrix.n_rows * (size_t)matrix.n_cols * dtype_bytes(matrix.dtype);
+}
+
+void host_upload(struct backend *backend, struct matrix target, const void *source)
+{
+    (void)backend;
+    assert(target.data != NULL);
+    memcpy(target.data, source, matrix_bytes(target));
+}
+
+void host_download(struct backend *backend, void *target, struct matrix source)
+{
+    (void)backend;
+    assert(source.data != NULL);
+    memcpy(target, source.data, matrix_bytes(source));
+}
+
+size_t host_weight_bytes(const struct backend *backend, int32_t n_out, int32_t n_in,
+                         enum dtype dtype)
+{
+    (void)backend;
+    assert(n_out > 0);
+    return (size_t)n_out * (size_t)n_in * dtype_bytes(dtype);
+}
+
+void host_upload_weight(struct backend *backend, struct weight target, int32_t out_begin,
+                        int32_t n_out, const void *source)
+{
+    size_t row_bytes = host_weight_bytes(backend, 1, target.n_in, target.dtype);
+    assert(target.data != NULL);
+    memcpy((uint8_t *)target.data + (size_t)out_begin * row_bytes, source,
+           (size_t)n_out * row_bytes);
+}
+
+void host_start_step(struct backend *backend, const struct batch *batch, uint64_t shape_key)
+{
+    (void)shape_key; /* nothing to record: ops run at the call */
+    assert(batch->n_rows > 0);
+    backend->step_begin_ns = clock_now_ns();
+}
+
+bool host_finish_step(struct backend *backend, uint64_t *device_ns, struct error *err)
+{
+    (void)err; /* no failure comes late */
+    assert(backend->step_begin_ns > 0);
+    *device_ns = clock_now_ns() - backend->step_begin_ns;
+    return true;
+}
+
+void host_store_kv(struct backend *backend, const struct store_kv_args *args)
+{
+    (void)backend;
+    const struct kv_rows *fresh = &args->fresh;
+    assert(fresh->n_kv_heads > 0);
+    size_t head_bytes = (size_t)fresh->head_dim * sizeof(float);
+    for (int32_t i = 0; i < args->n; i++) {
+        const struct store_row *store = &args->rows[i];
+        const float *source = host_row(fresh->x, store->row);
+        for (int32_t h = 0; h < fresh->n_kv_heads; h++) {
+            size_t to = host_cache_index(store->cache_begin, fresh->n_kv_heads, fresh->head_dim,
+                                         store->n, h, store->index);
+            const float *head = source + (ptrdiff_t)h * fresh->head_dim;
+            memcpy((float *)args->cache.keys + to, head + fresh->key_col, head_bytes);
+            memcpy((float *)args->cache.values + to, head + fresh->value_col, head_bytes);
+        }
+    }
+}
+
+void host_check_picks(struct backend *backend, const struct pick *picks, int32_t n)
+{
+    assert(n >= 0);
+    for (int32_t i = 0; i < n && backend->failure.code == ERROR_NONE; i++) {
+        if (picks[i].id >= 0) continue;
+        error_set(&backend->failure, ERROR_UNAVAILABLE,
+                  "scored row %d has no finite logit to choose from: every token is suppressed, or "
+                  "the model's numbers overflowed",
+                  i);
+    }
+}
+
+/* ---- commit ---- */
+
+/* What a request's picks are sorted by, descending. */
+static double order_value(const struct commit_args *args, const struct commit_request *request,
+                          int32_t pick)
+{
+    double value = args->picks[pick].confidence;
+    if (request->rule != COMMIT_TOP || !(request->order_temperature > 0)) return value;
+    double u =
+        noise_uniform(request->noise_key, request->step, args->position[pick], NOISE_ORDER);
+    return value / request->order_temperature - log(-log(u));
+}
+
+/* Does pick a come before pick b? Equal values: the lower position, which is the lower index. */
+static bool is_before(double value_a, int32_t a, double value_b, int32_t b)
+{
+    return value_a > value_b || (value_a == value_b && a < b);
+}
+
+/* The first pick in order behind `last` (-1: the first of all), or -1 when none is left. */
+static int32_t next_pick(const struct commit_args *args, const struct commit_request *request,
+                         int32_t last)
+{
+    int32_t best = -1;
+    double best_value = 0, last_value = last < 0 ? 0 : order_value(args, request, last);
+    for (int32_t i = 0; i < request->n_picks; i++) {
+        int32_t pick = request->pick_begin + i;
+        double value = order_value(args, request, pick);
+        assert(!isnan(value));
+        if (last >= 0 && !is_before(last_value, last, value, pick)) continue;
+        if (best >= 0 && !is_before(value, pick, best_value, best)) continue;
+        best = pick;
+        best_value = value;
+    }
+    return best;
+}
+
+static void write_pick(const struct commit_args *args, int32_t pick)
+{
+    int32_t *cells = args->canvas.data;
+    assert(args->picks[pick].id >= 0);
+    cells[args->cell[pick]] = args->picks[pick].id;
+    if (args->twin_cell[pick] >= 0) cells[args->twin_cell[pick]] = args->picks[pick].id;
+}
+
+static void commit_top(const struct commit_args *args, const struct commit_request *request)
+{
+    int32_t pick = -1;
+    for (int32_t i = 0; i < request->n_commit && i < request->n_picks; i++) {
+        pick = next_pick(args, request, pick);
+        write_pick(args, pick);
+    }
+}
+
+static void commit_threshold(const struct commit_args *args, const struct commit_request *request)
+{
+    if (request->n_picks == 0) return;
+    write_pick(args, next_pick(args, request, -1));
+    for (int32_t i = 0; i < request->n_picks; i++) {
+        int32_t pick = request->pick_begin + i;
+        if (args->picks[pick].confidence >= request->threshold) write_pick(args, pick);
+    }
+}
+
+/* Rank n >= 2 needs 1 - factor / (n + 1). The last rank always passes when it is reached: the
+ * published rule does so, and published answers depend on it. */
+static void commit_factor(const struct commit_args *args, const struct commit_request *request)
+{
+    int32_t pick = -1;
+    for (int32_t rank = 1; rank <= request->n_picks; rank++) {
+        pick = next_pick(args, request, pick);
+        double needed = 1 - request->factor / (rank + 1);
+        bool passes = rank == 1 || args->picks[pick].confidence >= needed;
+        if (!passes && rank < request->n_picks) return;
+        write_pick(args, pick);
+    }
+}
+
+static void commit_each(const struct commit_args *args, const struct commit_request *request)
+{
+    for (int32_t i = 0; i < request->n_picks; i++) {
+        int32_t pick = request->pick_begin + i;
+        double u =
+            noise_uniform(request->noise_key, request->step, args->position[pick], NOISE_EACH);
+        if (u < request->threshold) write_pick(args, pick);
+    }
+}
+
+void host_commit(struct backend *backend, const struct commit_args *args)
+{
+    (void)backend;
+    assert(args->canvas.dtype == DTYPE_I32);
+    for (int32_t i = 0; i < args->n; i++) {
+        const struct commit_request *request = &args->requests[i];
+        switch (request->rule) {
+        case COMMIT_TOP: commit_top(args, request); break;
+        case COMMIT_THRESHOLD: commit_threshold(args, request); break;
+        case COMMIT_FACTOR: commit_factor(args, request); break;
+        case COMMIT_EACH: commit_each(args, request); break;
+        }
+    }
+}
