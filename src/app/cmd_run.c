@@ -219,18 +219,6 @@ static bool check_options(const struct run *run, struct error *err)
     return settings_check_flags(options, err);
 }
 
-/* Answers end with the turn, which only the tokenizer can name. */
-static void learn_turn_end(struct run *run)
-{
-    struct model_config *config = &run->config;
-    if (run->tokenizer == NULL) return;
-    int32_t id = tokenizer_find(run->tokenizer,
-                                config->family == FAMILY_DREAM ? "<|im_end|>" : "<|eot_id|>");
-    if (id < 0 || id >= config->n_vocab) return;
-    config->eot_id = id;
-    config_add_stop_id(config, id);
-}
-
 static bool open_model(struct run *run, struct error *err)
 {
     const char *folder = run->options->model;
@@ -243,7 +231,7 @@ static bool open_model(struct run *run, struct error *err)
         if (problem.code != ERROR_NO_INPUT) return false;
         *err = (struct error){0};
     }
-    learn_turn_end(run);
+    app_learn_turn_end(&run->config, run->tokenizer);
     const struct chat_template *chat = chat_find(run->config.chat_name);
     const char *jinja =
         run->tokenizer != NULL ? tokenizer_facts(run->tokenizer).chat_template : NULL;
@@ -387,13 +375,16 @@ static bool finish_output(struct run *run, bool is_ok, struct error *err)
     struct error close_failure = {0};
     if (run->output == NULL) return is_ok;
     bool is_closed = output_close(run->output, &is_broken_pipe, &close_failure);
-    if (is_ok && !is_closed) *err = close_failure;
+    /* Done lines that could not be written weigh more than the wish to stop. */
+    if (!is_closed && (is_ok || err->code == ERROR_STOPPED)) *err = close_failure;
     /* A reader that went away is not worth a message. */
     if (is_broken_pipe) err->message[0] = '\0';
     struct executor_counts counts = executor_counts(run->engine.executor);
-    if (!is_broken_pipe)
-        report_summary(&run->report, &counts, clock_now_ns(), err->code == ERROR_STOPPED);
-    return is_ok && is_closed;
+    bool is_stopped = err->code == ERROR_STOPPED;
+    is_ok = is_ok && is_closed;
+    report_clear(&run->report);
+    if (is_ok || is_stopped) report_summary(&run->report, &counts, clock_now_ns(), is_stopped);
+    return is_ok;
 }
 
 static void run_close(struct run *run)

@@ -30,12 +30,8 @@ bool interrupt_install(struct error *err)
         return error_set(err, ERROR_UNAVAILABLE, "cannot make a pipe: %s", strerror(errno));
     struct sigaction action = {.sa_handler = handle, .sa_flags = SA_RESTART};
     sigemptyset(&action.sa_mask);
-    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
-        struct sigaction before;
-        sigaction(signals[i], NULL, &before);
-        /* Whoever started us in the background wants SIGINT ignored. */
-        if (before.sa_handler != SIG_IGN) sigaction(signals[i], &action, NULL);
-    }
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
+        sigaction(signals[i], &action, NULL);
     return true;
 }
 

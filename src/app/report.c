@@ -47,8 +47,9 @@ void report_init(struct report *report, const struct options *options, FILE *str
 
 /* ---- lines ---- */
 
-static void clear_bar(struct report *report)
+void report_clear(struct report *report)
 {
+    assert(report->stream != NULL);
     if (report->bar_is_shown) fputs("\r\033[K", report->stream);
     report->bar_is_shown = false;
 }
@@ -73,7 +74,7 @@ void report_note(struct report *report, const char *format, ...)
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     error_set(&line, ERROR_FORMAT, "%s", text);
-    clear_bar(report);
+    report_clear(report);
     if (report->is_json)
         print_json(report, json_pack("{s:s, s:s}", "level", "info", "message", line.message));
     else fprintf(report->stream, "dllm-batch: %s\n", line.message);
@@ -309,7 +310,7 @@ void report_summary(struct report *report, const struct executor_counts *counts,
                     bool is_stopped)
 {
     assert(now_ns >= report->start_ns);
-    clear_bar(report);
+    report_clear(report);
     if (report->is_quiet) return;
     uint64_t elapsed_ns = now_ns - report->start_ns;
     if (report->is_json) print_summary_json(report, counts, elapsed_ns, is_stopped);

@@ -57,6 +57,9 @@ void report_tick(struct report *report, uint64_t now_ns);
 /* The latency below which a share `fraction` of the answers lies; 0 without answers. */
 uint64_t report_percentile_ns(const struct report *report, double fraction);
 
+/* Removes the bar, so that another message may follow. */
+void report_clear(struct report *report);
+
 /* The summary; not with -q. `is_stopped`: the run was interrupted. */
 void report_summary(struct report *report, const struct executor_counts *counts, uint64_t now_ns,
                     bool is_stopped);

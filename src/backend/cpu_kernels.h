@@ -42,8 +42,8 @@
          ? CPU_PRODUCT_FLOATS + CPU_EDGE_FLOATS                                                    \
          : CPU_ATTEND_FLOATS)
 
-/* out[i][j] = bias[j] + sum over k of x[row i][k] * w[j][k]: one chain of fused multiply-adds per
- * element (the generic table: multiply, then add), from the bias on, k ascending.
+/* out[i][j] = sum over k of x[row i][k] * w[j][k], then + bias[j]: one chain of fused multiply-adds
+ * per element (the generic table: multiply, then add), k ascending.
  *
  * Weights are packed as [panel][k][width]: width outputs lie side by side, the last panel is padded
  * with zeros; so the innermost loop reads them front to back. */

@@ -133,8 +133,8 @@ static void write_means(const struct attend_state *state)
         int32_t head = row / task->n_queries, query = row % task->n_queries;
         float *out = task->out + (size_t)query * task->out_stride + head * task->head_dim;
         const float *sums = state->sums + (size_t)row * (size_t)state->n_wide;
-        float factor = (float)(1 / state->weight[row]);
-        for (int32_t d = 0; d < task->head_dim; d++) out[d] = sums[d] * factor;
+        double weight = state->weight[row];
+        for (int32_t d = 0; d < task->head_dim; d++) out[d] = (float)(sums[d] / weight);
     }
 }
 

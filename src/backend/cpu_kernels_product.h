@@ -45,6 +45,7 @@ INLINE void tile_sum(const struct tile *tile, const int n_rows)
     }
     const float *x = tile->x, *panel = tile->panel;
     const size_t stride = tile->x_stride, n_k = (size_t)tile->n_k;
+#pragma GCC unroll 4
     for (size_t k = 0; k < n_k; k++) {
         vf left = vf_load(panel + k * PANEL), right = vf_load(panel + k * PANEL + LANES);
 #pragma GCC unroll 16
@@ -118,6 +119,15 @@ static const float *panel_slice(const struct cpu_product *product, int32_t panel
     return wide;
 }
 
+/* The bias comes last: a large one at the start would cost every later sum its low bits. */
+static void add_bias(const struct cpu_product *product)
+{
+    for (int32_t i = 0; i < product->n_rows; i++) {
+        float *out = product->out + (size_t)i * product->out_stride;
+        for (int32_t j = 0; j < product->n_panels * PANEL; j++) out[j] += product->bias[j];
+    }
+}
+
 static void product_multiply(const struct cpu_product *product)
 {
     assert(product->n_rows > 0);
@@ -128,18 +138,18 @@ static void product_multiply(const struct cpu_product *product)
         gather_slice(product, k_begin, n_k);
         for (int32_t j = 0; j < product->n_panels; j++) {
             float *out = product->out + (size_t)j * PANEL;
-            const float *start = product->bias ? product->bias + (size_t)j * PANEL : zeros;
             struct tile tile = {.x = product->scratch,
                                 .x_stride = (size_t)n_k,
                                 .panel = panel_slice(product, j, k_begin, n_k, wide),
                                 .n_k = n_k,
-                                .init = k_begin > 0 ? out : start,
+                                .init = k_begin > 0 ? out : zeros,
                                 .init_stride = k_begin > 0 ? product->out_stride : 0,
                                 .out = out,
                                 .out_stride = product->out_stride};
             tile_multiply(tile, product->n_rows);
         }
     }
+    if (product->bias) add_bias(product);
 }
 
 #endif

@@ -21,6 +21,15 @@ static float row_dot(const float *a, const float *b, int32_t n)
     return vf_sum_lanes(sum[0] + sum[1]);
 }
 
+static double row_squares(const float *x, int32_t n)
+{
+    vd sum = vf_fold(vf_splat(0));
+    int32_t i = 0;
+    for (; i + LANES <= n; i += LANES) sum += vf_fold_squares(vf_load(x + i));
+    if (i < n) sum += vf_fold_squares(vf_load_some(x + i, n - i, 0));
+    return vd_sum_lanes(sum);
+}
+
 static void row_normalize(const struct cpu_norm *norm)
 {
     assert(norm->n > 0);
@@ -33,9 +42,10 @@ static void row_normalize(const struct cpu_norm *norm)
     } else if (norm->sum && norm->sum != norm->x) {
         memcpy(norm->sum, norm->x, (size_t)norm->n * sizeof *norm->x);
     }
-    double mean = (double)row_dot(sum, sum, norm->n) / norm->n;
-    float factor = (float)(1 / sqrt(mean + (double)norm->epsilon));
-    for (int32_t i = 0; i < norm->n; i++) norm->out[i] = sum[i] * factor * norm->weight[i];
+    double mean = row_squares(sum, norm->n) / norm->n;
+    double factor = 1 / sqrt(mean + (double)norm->epsilon);
+    for (int32_t i = 0; i < norm->n; i++)
+        norm->out[i] = (float)(sum[i] * factor * norm->weight[i]);
 }
 
 static void row_rotate(float *x, const float *table, int32_t half)
@@ -87,30 +97,32 @@ static double row_sum_exp(const float *l, int32_t n, float max, float factor)
     return vd_sum_lanes(sum);
 }
 
-/* One block of a running softmax: l [n] <- exp(scale * l - new max). Returns what earlier sums must
- * be multiplied with for the new max. */
+/* One block of a running softmax: l [n] <- exp(scale * (l - max)) with max the largest l so far; *sum
+ * follows. Differences are scaled, not values, so the largest weighs exactly 1. Returns what earlier
+ * weights must be multiplied with for the new max. */
 static float row_soften(float *l, int32_t n, float scale, float *max, double *sum)
 {
     assert(n > 0);
+    assert(scale > 0);
     vf largest = vf_splat(*max);
     for (int32_t i = 0; i < n; i += LANES) {
         int32_t rest = n - i < LANES ? n - i : LANES;
         vf v = rest == LANES ? vf_load(l + i) : vf_load_some(l + i, rest, -INFINITY);
-        largest = vf_max(v * scale, largest);
+        largest = vf_max(v, largest);
     }
     vf new_max = vf_splat(vf_largest_lane(largest));
     vf total = vf_splat(0);
     for (int32_t i = 0; i < n; i += LANES) {
         int32_t rest = n - i < LANES ? n - i : LANES;
         vf v = rest == LANES ? vf_load(l + i) : vf_load_some(l + i, rest, -INFINITY);
-        vf p = vf_exp(v * scale - new_max);
+        vf p = vf_exp((v - new_max) * scale);
         total += p;
         if (rest == LANES)
             vf_store(l + i, p);
         else
             vf_store_some(l + i, p, rest);
     }
-    float rescale = vf_exp(vf_splat(*max) - new_max)[0];
+    float rescale = vf_exp((vf_splat(*max) - new_max) * scale)[0];
     *max = new_max[0];
     *sum = *sum * (double)rescale + vd_sum_lanes(vf_fold(total));
     return rescale;

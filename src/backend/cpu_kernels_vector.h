@@ -80,6 +80,15 @@ INLINE vd vf_fold(vf v)
     return __builtin_convertvector(halves[0], vd) + __builtin_convertvector(halves[1], vd);
 }
 
+/* The same for the squares, which are exact in double. */
+INLINE vd vf_fold_squares(vf v)
+{
+    vf_half halves[2];
+    memcpy(halves, &v, sizeof halves);
+    vd low = __builtin_convertvector(halves[0], vd), high = __builtin_convertvector(halves[1], vd);
+    return low * low + high * high;
+}
+
 INLINE double vd_sum_lanes(vd v)
 {
     double sum = 0;

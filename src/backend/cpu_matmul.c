@@ -70,7 +70,7 @@ static void pack_panel(void *context, int32_t item, int32_t worker)
     }
 }
 
-/* The padding of the last panel keeps the zeros that the region was created with. */
+/* What pads the last panel stays as it is: its outputs are never read. */
 void cpu_upload_weight(struct backend *backend, struct weight target, int32_t out_begin,
                        int32_t n_out, const void *source)
 {

@@ -281,11 +281,11 @@ static bool check_added(const json_t *token, struct error *err)
     return true;
 }
 
-/* Appends a copy of `token` with its id to the list. False: no memory. */
-static bool append_added(json_t *list, const json_t *token, json_t *id)
+/* Appends a copy of `token` with this id to the list. False: no memory. */
+static bool append_with_id(json_t *list, json_t *token, long id)
 {
-    json_t *copy = json_copy((json_t *)token);
-    bool ok = json_object_set_new(copy, "id", id) == 0;
+    json_t *copy = json_copy(token);
+    bool ok = json_object_set_new(copy, "id", json_integer(id)) == 0;
     return json_array_append_new(list, copy) == 0 && ok;
 }
 
@@ -296,9 +296,9 @@ static bool list_added(json_t *root, json_t *config, json_t *list, struct error 
     bool fits = list != NULL;
     json_t *own = json_object_get(root, "added_tokens");
     for (size_t i = 0; i < json_array_size(own); i++) {
-        const json_t *token = json_array_get(own, i);
+        json_t *token = json_array_get(own, i);
         if (!check_added(token, err)) return error_wrap(err, "added_tokens[%zu]", i);
-        fits = fits && append_added(list, token, json_incref(json_object_get(token, "id")));
+        fits = fits && json_array_append(list, token) == 0;
     }
     const char *key;
     json_t *token;
@@ -309,7 +309,7 @@ static bool list_added(json_t *root, json_t *config, json_t *list, struct error 
         }
         char *end;
         long id = strtol(key, &end, 10);
-        fits = fits && append_added(list, token, json_integer(*end == 0 && end != key ? id : -1));
+        fits = fits && append_with_id(list, token, *end == 0 && end != key ? id : -1);
     }
     return fits || error_set(err, ERROR_UNAVAILABLE, "no memory for a list of added tokens");
 }

@@ -1,7 +1,7 @@
 """Small model folders for the command-line tests: a sound one, and one for each fault.
 
-The weights are zeros (every logit is equal, so answers are the lowest ids): what matters here is
-what the program says about a folder. Written anew for each run, so that no binaries are kept.
+The weights are zeros, so every logit is equal and every answer "!!!", the lowest id: what matters
+here is what the program says about a folder. Written anew for each run: no binaries are kept.
 """
 
 import json
@@ -21,7 +21,7 @@ LLADA_CONFIG = {
     "mlp_hidden_size": FFN,
     "vocab_size": VOCABULARY,
     "embedding_size": VOCABULARY,
-    "max_sequence_length": 128,
+    "max_sequence_length": 512,
     "rope_theta": 500000.0,
     "rms_norm_eps": 1e-05,
     "eos_token_id": EOS,
@@ -72,17 +72,14 @@ def safetensors(shapes):
 
 
 def byte_letters():
-    """The printable stand-in of each byte in byte-level BPE."""
+    """The printable stand-ins of the bytes in byte-level BPE, in GPT-2's order: "!" is id 0."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    letters = {byte: chr(byte) for byte in printable}
-    letters |= {byte: chr(256 + i) for i, byte in enumerate(others)}
-    return [letters[byte] for byte in range(256)]
+    n_others = 256 - len(printable)
+    return [chr(code) for code in [*printable, *range(256, 256 + n_others)]]
 
 
 def tokenizer():
-    letters = byte_letters()
-    vocabulary = {letter: i for i, letter in enumerate(letters)}
+    vocabulary = {letter: i for i, letter in enumerate(byte_letters())}
     vocabulary["he"] = 256
     special = ["<|endoftext|>", "<|eot_id|>", "<|mdm_mask|>", "<|startoftext|>",
                "<|start_header_id|>", "<|end_header_id|>"]
@@ -167,12 +164,14 @@ def make_models(folder):
     weights.write_bytes(weights.read_bytes()[:-100])
     (make("lying-header") / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
     make_links(folder / "links", good)
-    small_vocabulary = change("config", vocab_size=262, embedding_size=262)
-    def too_few_rows(model):
-        small_vocabulary(model)
-        for name in ("wte", "ff_out"):
-            model.shapes[f"model.transformer.{name}.weight"] = [262, HIDDEN]
-    make("tokenizer-too-large", too_few_rows)
+    make("tokenizer-too-large", lambda model: shrink_vocabulary(model, MASK + 1))
+
+
+def shrink_vocabulary(model, n_rows):
+    """Fewer rows than the tokenizer has ids."""
+    model.config.update(vocab_size=n_rows, embedding_size=n_rows)
+    for name in ("wte", "ff_out"):
+        model.shapes[f"model.transformer.{name}.weight"] = [n_rows, HIDDEN]
 
 
 def make_links(path, target):

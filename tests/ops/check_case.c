@@ -292,14 +292,25 @@ static void shuffle(struct check *check, int32_t *units, int32_t n)
     }
 }
 
+static int32_t *list_all(struct check *check, int32_t n)
+{
+    int32_t *list = check_host(check, (size_t)n, sizeof *list);
+    assert(n > 0);
+    for (int32_t i = 0; i < n; i++) list[i] = i;
+    return list;
+}
+
+void check_whole(struct check *check, const struct check_units *units, void *whole)
+{
+    units->run(check, units->context, list_all(check, units->n_units), units->n_units, whole);
+}
+
 void check_invariance(struct check *check, const struct check_units *units, void *whole,
                       const char *what)
 {
-    int32_t n = units->n_units, *list = check_host(check, (size_t)n, sizeof *list);
+    int32_t n = units->n_units, *list = list_all(check, n);
     uint8_t *again = check_host(check, units->out_bytes, 1);
-    assert(n > 0);
-    for (int32_t i = 0; i < n; i++) list[i] = i;
-    units->run(check, units->context, list, n, whole);
+    check_whole(check, units, whole);
 
     for (int32_t i = 0; i < n; i++) units->run(check, units->context, &list[i], 1, again);
     if (memcmp(whole, again, units->out_bytes) != 0)

@@ -134,7 +134,7 @@ struct check_row {
     double scale; /* size of what was summed: max |out|, or sum of |terms| where they cancel */
 };
 
-#define CHECK_TALLY_MIN 256 /* values before the naive error counts as a maximum */
+#define CHECK_TALLY_MIN 1024 /* values before the naive error counts as a maximum */
 
 void check_tally_row(struct check_tally *tally, const float *found, const struct check_row *row);
 void check_tally_end(struct check *check, const struct check_tally *tally, const char *what);
@@ -151,9 +151,20 @@ struct check_units {
     size_t out_bytes;
 };
 
-/* Runs all units at once into `whole`, then each alone and all shuffled: equal bit for bit. */
+/* Runs all units at once into `whole`. */
+void check_whole(struct check *check, const struct check_units *units, void *whole);
+
+/* The same; then each alone and all shuffled: equal bit for bit. */
 void check_invariance(struct check *check, const struct check_units *units, void *whole,
                       const char *what);
+
+/* A tolerance needs many draws, invariance only the first. */
+static inline void check_draw(struct check *check, const struct check_units *units, void *whole,
+                              const char *what, int32_t draw)
+{
+    if (draw == 0) check_invariance(check, units, whole, what);
+    else check_whole(check, units, whole);
+}
 
 /* ---- benchmarks ---- */
 

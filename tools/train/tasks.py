@@ -67,7 +67,7 @@ def sample_reverse(rng):
 
 def sample_count(rng):
     target, *others = rng.sample(NOUNS, rng.randint(2, 4))
-    items = [rng.choice([target, rng.choice(others)]) for _ in range(rng.randint(3, 12))]
+    items = [rng.choice([target, rng.choice(others)]) for _ in range(rng.randint(3, 9))]
     return f"Count {target} in: " + " ".join(items), str(items.count(target))
 
 
@@ -75,14 +75,13 @@ def sample_word_problem(rng):
     name, thing = rng.choice(NAMES), rng.choice(THINGS)
     kind = rng.randrange(3)
     if kind == 0:
-        a, b = rng.randint(2, 40), rng.randint(2, 40)
+        a, b = rng.randint(2, 20), rng.randint(2, 20)
         c = rng.randint(1, a + b)
         text = f"{name} has {a} {thing}, buys {b} more and gives away {c}."
         steps = f"{a} + {b} = {a + b}, {a + b} - {c} = {a + b - c}"
     elif kind == 1:
-        a, b = rng.randint(2, 40), rng.randint(2, 40)
-        a, b = max(a, b), min(a, b)
-        c = rng.randint(1, 40)
+        a, b = sorted((rng.randint(2, 40), rng.randint(2, 40)), reverse=True)
+        c = rng.randint(1, 20)
         text = f"{name} has {a} {thing}, loses {b} and finds {c}."
         steps = f"{a} - {b} = {a - b}, {a - b} + {c} = {a - b + c}"
     else:

@@ -1,0 +1,139 @@
+/* app/window: windows hold as much as their limits allow, in order, and lose no line between them. */
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "app/window.h"
+
+static struct options flags;
+static struct model_config config = {.chat_name = "llada",
+                                     .n_vocab = 100,
+                                     .n_positions = 512,
+                                     .mask_id = 99,
+                                     .gen_length = 32,
+                                     .block_length = 16,
+                                     .remasking = "low_confidence"};
+static struct intake intake;
+static struct window window;
+static struct error err;
+
+static void open_text(const char *text)
+{
+    char path[] = "/tmp/test-window-XXXXXX";
+    int fd = mkstemp(path);
+    cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    close(fd);
+    options_init(&flags, SUBCOMMAND_RUN);
+    const struct prompts_options options = {.path = path, .flags = &flags, .config = &config};
+    cr_assert(prompts_open(&intake.prompts, &options, &err), "%s", err.message);
+    unlink(path);
+}
+
+static void create(int32_t n_prompts_max, int64_t n_cells_max)
+{
+    const struct window_limits limits = {.n_prompts_max = n_prompts_max,
+                                         .n_cells_max = n_cells_max};
+    cr_assert(window_create(&window, &limits, &err), "%s", err.message);
+}
+
+static void close_all(void)
+{
+    window_destroy(&window);
+    prompts_close(intake.prompts);
+}
+
+TestSuite(window, .fini = close_all);
+
+#define LINE(n) "{\"prompt_token_ids\": [1, 2], \"gen_length\": " #n "}\n"
+
+Test(window, a_window_takes_no_more_lines_than_its_limit)
+{
+    open_text(LINE(1) "bad\n" LINE(2) LINE(3));
+    create(3, 1000);
+    window_fill(&window, &intake);
+    cr_assert_eq(window.n_prompts, 3);
+    cr_assert_eq(window.n_requests, 2);
+    cr_assert(!window.is_last);
+    cr_assert_eq(window.prompts[1].code, PROMPT_INVALID_JSON);
+    cr_assert_eq(window.requests[1].index, 2);
+    cr_assert_eq(window.requests[1].line_state, &window.prompts[2]);
+    window_fill(&window, &intake);
+    cr_assert_eq(window.n_prompts, 1);
+    cr_assert(window.is_last);
+    cr_assert_eq(window.failure.code, ERROR_NONE);
+}
+
+Test(window, a_line_whose_canvas_does_not_fit_opens_the_next_window)
+{
+    open_text(LINE(8) LINE(8) LINE(1));
+    create(10, 20);
+    window_fill(&window, &intake);
+    cr_assert_eq(window.n_prompts, 2);
+    cr_assert(!window.is_last);
+    window_fill(&window, &intake);
+    cr_assert_eq(window.n_prompts, 1);
+    cr_assert_eq(window.requests[0].index, 2);
+    cr_assert_eq(window.requests[0].decode.gen_length, 1);
+    cr_assert(window.is_last);
+}
+
+Test(window, lines_keep_ids_stops_and_tokens_after_the_reader_went_on)
+{
+    open_text("{\"id\": \"first\", \"prompt_token_ids\": [1, 2, 3], \"stop\": [\"x\", \"yz\"]}\n"
+              "{\"id\": \"other\", \"prompt_token_ids\": [7, 8], \"stop\": \"QQQQ\"}\n");
+    create(10, 1000);
+    window_fill(&window, &intake);
+    const struct prompt *first = &window.prompts[0];
+    cr_assert_str_eq(first->id.data, "first");
+    cr_assert_str_eq(window.requests[0].id, "first");
+    cr_assert_eq(first->n_stops, 2);
+    cr_assert_str_eq(first->stops[1].data, "yz");
+    cr_assert_eq(window.requests[0].prompt_ids[2], 3);
+    cr_assert_eq(window.requests[1].prompt_ids[1], 8);
+}
+
+Test(window, the_largest_lines_fit_the_reserved_memory)
+{
+    enum { LINES = 5, PADDING = 64 };
+    static char text[LINES * (PROMPTS_ID_BYTES_MAX + 4 * PROMPTS_STOP_BYTES_MAX + 256)];
+    char id[PROMPTS_ID_BYTES_MAX + 1], stop[PROMPTS_STOP_BYTES_MAX + 1];
+    memset(id, 'i', sizeof id - 1);
+    memset(stop, 's', sizeof stop - 1);
+    id[sizeof id - 1] = stop[sizeof stop - 1] = '\0';
+    for (int i = 0; i < LINES; i++) {
+        id[0] = (char)('a' + i);
+        sprintf(text + strlen(text),
+                "{\"id\": \"%s\", \"prompt_token_ids\": [1, 1, 1, 1], \"gen_length\": 4, \"stop\": "
+                "[\"%s\", \"%s\", \"%s\", \"%s\"]}\n",
+                id, stop, stop, stop, stop);
+    }
+    open_text(text);
+    create(LINES, LINES * 8);
+    window_fill(&window, &intake);
+    cr_assert_eq(window.n_requests, LINES);
+}
+
+Test(window, an_empty_input_is_an_empty_last_window)
+{
+    open_text("\n\n");
+    create(4, 100);
+    window_fill(&window, &intake);
+    cr_assert_eq(window.n_prompts, 0);
+    cr_assert(window.is_last);
+}
+
+Test(window, unreadable_input_ends_with_its_failure_after_what_was_read)
+{
+    open_text(LINE(1));
+    prompts_close(intake.prompts);
+    const struct prompts_options options = {.path = "/", .flags = &flags, .config = &config};
+    if (!prompts_open(&intake.prompts, &options, &err)) {
+        intake.prompts = NULL;
+        cr_skip_test("a folder cannot even be opened here");
+    }
+    create(4, 100);
+    window_fill(&window, &intake);
+    cr_assert(window.is_last);
+    cr_assert_neq(window.failure.code, ERROR_NONE);
+}
