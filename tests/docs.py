@@ -5,9 +5,9 @@ Commands are lines `$ command` of a console block, and the displays under EXAMPL
 They run in a scratch folder that looks like the source tree after a build. Lines below a command
 are what it must print, on both streams, to the letter; but measurements (a number with a unit of
 time, size or speed) may differ, a line `...` stands for any lines, and `...` within a line for any
-text. Objects that are marked as input (`json input` in Markdown, a comment `example input` in a man
-page) must be answered without an error; an `answer` or a `failure` must have the very keys that a
-real one has.
+text. JSON in a display of an INPUT section (in Markdown: a block `json input`) must be answered
+without an error; that of an OUTPUT section (`json output`) must have the very keys that a real
+answer, or a real failure, has.
 
 Usage: docs.py EXECUTABLE DOCUMENT...
 """
@@ -42,10 +42,7 @@ RUN_ELSEWHERE = {
 UNITS = r"ns|us|µs|ms|s|min|h|%|[kKMGT]i?B|bytes|[A-Za-z]*tok(?:ens)?/s|GFLOP/s"
 MEASUREMENT = re.compile(rf"\d[\d.,]*\s*({UNITS})(?![\w/])")
 JSON_MEASUREMENT = re.compile(r'("\w+_(?:ns|ms|s|per_s)":\s*)-?\d[\d.eE+-]*')
-OPTIONAL_KEYS = {"token_ids", "logprobs"}
-
-
-KINDS = ("session", "input", "answer", "failure")
+OPTIONAL_KEYS = {"token_ids", "logprobs"}  # there when asked for; null in OpenAI's form
 
 
 class Example:
@@ -83,7 +80,7 @@ class Example:
 
 
 def read_markdown(path):
-    kinds = {"console": "session", "text": None} | {f"json {kind}": kind for kind in KINDS[1:]}
+    kinds = {"console": "session", "text": None, "json input": "input", "json output": "output"}
     block = None
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if text.startswith("```") and block is None:
@@ -110,26 +107,25 @@ def unescaped(text):
 
 
 def read_man(path):
-    """Displays after a marking comment, and all displays under EXAMPLES (there, `$` is implied)."""
-    mark, block, in_examples = None, None, False
+    """The displays of the sections that have examples. `$` is implied."""
+    kinds = {"EXAMPLES": "session", "INPUT": "input", "OUTPUT": "output"}
+    kind, block = None, None
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         word = text.split(" ")[0]
         if block is not None:
-            kind, begin, lines = block
-            if word != ROFF_DISPLAYS[lines[0]]:
+            begin, end, lines = block
+            if word != end:
                 lines.append(unescaped(text))
                 continue
             if kind:
-                yield Example(path, begin, kind, lines[1:])
-            block = mark = None
-        elif found := re.match(r'\.\\" example (\w+)', text):
-            mark = found.group(1)
+                yield Example(path, begin, kind, lines)
+            block = None
         elif word == ".Sh":
-            in_examples = text == ".Sh EXAMPLES"
+            kind = kinds.get(text[4:])
         elif word in ROFF_DISPLAYS:
-            block = (mark or ("session" if in_examples else None), number + 1, [word])
-        elif word == ".Dl" and in_examples:
-            yield Example(path, number, "session", ["$ " + unescaped(text[4:]).removeprefix("$ ")])
+            block = (number + 1, ROFF_DISPLAYS[word], [])
+        elif word == ".Dl" and kind == "session":
+            yield Example(path, number, kind, ["$ " + unescaped(text[4:]).removeprefix("$ ")])
 
 
 # ---- running ----
@@ -223,20 +219,19 @@ def check_session(example, sandbox):
 
 
 def keys(value, prefix=""):
-    """All key paths of nested objects, the optional ones left out."""
+    """All key paths of nested objects and arrays, the optional keys left out."""
     found = set()
-    for key, inner in value.items():
-        if key in OPTIONAL_KEYS:
-            continue
-        found.add(prefix + key)
-        if isinstance(inner, dict):
-            found |= keys(inner, f"{prefix}{key}.")
+    if isinstance(value, list) and value:
+        found |= keys(value[0], prefix + "[].")
+    elif isinstance(value, dict):
+        for key in value.keys() - OPTIONAL_KEYS:
+            found |= {prefix + key} | keys(value[key], f"{prefix}{key}.")
     return found
 
 
-def real_answer(like, kind, sandbox):
+def real_output(like, sandbox):
     """A real answer or failure of the form of `like`: plain, or of an OpenAI batch."""
-    prompt = "1 + 1" if kind == "answer" else ""
+    prompt = "" if like.get("error") else "1 + 1"
     if "custom_id" not in like:
         return sandbox.answers([{"id": "a", "prompt": prompt}])[0]
     body = {"messages": [{"role": "user", "content": prompt}]}
@@ -253,15 +248,13 @@ def check_input(example, sandbox):
 
 def check_output(example, sandbox):
     for value in example.values():
-        real = keys(real_answer(value, example.kind, sandbox))
+        real = keys(real_output(value, sandbox))
         if keys(value) != real:
             yield f"only in the document: {sorted(keys(value) - real)}"
             yield f"only in the answer: {sorted(real - keys(value))}"
 
 
-CHECKS = {
-    "session": check_session, "input": check_input, "answer": check_output, "failure": check_output,
-}
+CHECKS = {"session": check_session, "input": check_input, "output": check_output}
 
 
 def check(example, sandbox):
@@ -286,9 +279,9 @@ def main():
     for document in documents:
         is_story = document.suffix == ".md"
         examples = list((read_markdown if is_story else read_man)(document))
-        if not examples:
-            raise SystemExit(f"{document.name}: no example found")
         results += check_document(examples, is_story, executable)
+        if not examples:
+            results.append((Example(document, 1, "session", []), ["no example found"]))
     print(f"1..{len(results)}")
     for number, (example, problems) in enumerate(results, 1):
         print(f"{'not ok' if problems else 'ok'} {number} - {example.name} {example.kind}")

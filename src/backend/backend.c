@@ -330,7 +330,8 @@ void backend_rope(struct backend *backend, const struct rope_args *args)
     assert(args->x.n_rows == n_op_rows(backend, args->picked));
     check_f32(args->table);
     assert(args->table.n_cols == args->head_dim);
-    for (int32_t r = 0; r < batch->n_rows; r++) assert(batch->position[r] < args->table.n_rows);
+    for (int32_t r = 0; r < batch->n_rows; r++)
+        assert(batch->position[r] < args->table.n_rows);
     if (live) backend->ops->rope(backend, args);
 }
 
@@ -449,7 +450,8 @@ void backend_score(struct backend *backend, const struct score_args *args)
     assert(args->head.dtype != DTYPE_I32);
     assert(args->n_vocab > 0);
     assert(args->n_vocab <= args->head.n_out);
-    for (int32_t i = 0; i < args->n; i++) check_score_row(args, &args->rows[i]);
+    for (int32_t i = 0; i < args->n; i++)
+        check_score_row(args, &args->rows[i]);
     if (live) backend->ops->score(backend, args);
 }
 
@@ -476,6 +478,7 @@ void backend_commit(struct backend *backend, const struct commit_args *args)
     assert(args->canvas.dtype == DTYPE_I32);
     assert(args->canvas.n_cols == 1);
     assert(args->n >= 0);
-    for (int32_t i = 0; i < args->n; i++) check_commit(args, &args->requests[i]);
+    for (int32_t i = 0; i < args->n; i++)
+        check_commit(args, &args->requests[i]);
     if (live) backend->ops->commit(backend, args);
 }

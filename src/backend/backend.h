@@ -111,8 +111,8 @@ struct rope_args {
 
 /* Keys and values of the batch's fresh rows, as columns of one matrix. */
 struct kv_rows {
-    struct matrix x;              /* [n_rows, n_cols] f32 */
-    int32_t key_col, value_col;   /* n_kv_heads * head_dim columns each */
+    struct matrix x;            /* [n_rows, n_cols] f32 */
+    int32_t key_col, value_col; /* n_kv_heads * head_dim columns each */
     int32_t n_kv_heads, head_dim;
 };
 
@@ -129,8 +129,9 @@ struct store_kv_args {
     int32_t n;
 };
 
-/* out[q] = softmax(scale * q . K^T) V over what q's batch row sees (see batch). Query head i uses KV
- * head i / (n_heads / n_kv_heads). Order of keys: the cached extent first, then the fresh rows. */
+/* out[q] = softmax(scale * q . K^T) V over what q's batch row sees (see batch). Query head i uses
+ * KV head i / (n_heads / n_kv_heads). Order of keys: the cached extent first, then the fresh rows.
+ */
 struct attend_args {
     struct matrix out;   /* [n_q, n_heads * D] f32 */
     struct matrix query; /* [n_q, n_cols] f32, heads start at query_col */
@@ -158,8 +159,9 @@ struct gather_rows_args {
  * sequence's fresh rows. Candidates: the sequence's cached rows, then its fresh rows outside the
  * window, in order (n of them). score[j] = max over the group's query heads of (mean over the
  * window of q) . k[j] * scale; max-pool 3, stride 1, -inf padding; keep the n_keep largest, ties to
- * the lower candidate; their K,V go in candidate order to the extent at target_begin with n_keep rows
- * per head. shared: one choice per layer, by the mean of the KV heads' scores (Sparse-dLLM). */
+ * the lower candidate; their K,V go in candidate order to the extent at target_begin with n_keep
+ * rows per head. shared: one choice per layer, by the mean of the KV heads' scores (Sparse-dLLM).
+ */
 struct select_sequence {
     int32_t sequence; /* index in batch.sequences */
     int32_t window_begin, window_end;
@@ -181,9 +183,10 @@ struct select_kv_args {
 enum confidence {
     CONFIDENCE_PROBABILITY, /* softmax(l)[id] of the unscaled, unfiltered logits (LLaDA) */
     CONFIDENCE_RANDOM,      /* uniform noise (LLaDA "random") */
-    CONFIDENCE_FILTERED,    /* p[id] of the scaled, filtered distribution (Dream maskgit_plus, origin) */
-    CONFIDENCE_MARGIN,      /* p(1) - p(2) of that distribution (Dream topk_margin) */
-    CONFIDENCE_ENTROPY,     /* sum of p ln(p + 1e-10) of that distribution: negative entropy */
+    CONFIDENCE_FILTERED, /* p[id] of the scaled, filtered distribution (Dream maskgit_plus, origin)
+                          */
+    CONFIDENCE_MARGIN,   /* p(1) - p(2) of that distribution (Dream topk_margin) */
+    CONFIDENCE_ENTROPY,  /* sum of p ln(p + 1e-10) of that distribution: negative entropy */
 };
 
 #define SCORE_SUPPRESSED_MAX 8
@@ -191,13 +194,13 @@ enum confidence {
 /* How one picked row becomes a token. The logits are l = W_head . hidden; under CFG
  * l = u + (cfg_scale + 1) * (l - u), u from uncond_row. Ids >= n_vocab are no candidates.
  *   1. l[mask_id] = -inf, l[suppressed ids] = -inf.
- *   2. temperature T > 0: z = l / T, else z = l. top_k: only z >= the k-th largest stays (ties at it
- *      stay). Then top_p < 1: in order of z descending, ties by id ascending, an entry stays while
+ *   2. temperature T > 0: z = l / T, else z = l. top_k: only z >= the k-th largest stays (ties at
+ * it stay). Then top_p < 1: in order of z descending, ties by id ascending, an entry stays while
  *      the probability before it (softmax over what top_k left) is <= top_p.
  *   3. id = argmax of z (T = 0), or of l - T ln(-ln u) in double over what stays, u = noise of the
  *      id (T > 0): exact sampling from softmax(z). Ties to the lower id.
- *   4. confidence as the enum says; for CONFIDENCE_PROBABILITY ids in confidence_suppressed count as
- *      -inf in its softmax (so such a candidate gets 0). log_prob = ln softmax(l)[id] after 1. */
+ *   4. confidence as the enum says; for CONFIDENCE_PROBABILITY ids in confidence_suppressed count
+ * as -inf in its softmax (so such a candidate gets 0). log_prob = ln softmax(l)[id] after 1. */
 struct score_row {
     int32_t uncond_row; /* index in hidden, or -1 without CFG */
     float cfg_scale;
@@ -318,7 +321,8 @@ bool backend_open(struct backend *backend, const char *name, const struct backen
                   struct error *err);
 void backend_close(struct backend *backend); /* a zeroed struct is fine */
 
-/* Takes all memory, once, after open: the sizes come from plan/memory.h. False: ERROR_UNAVAILABLE. */
+/* Takes all memory, once, after open: the sizes come from plan/memory.h. False: ERROR_UNAVAILABLE.
+ */
 bool backend_allocate(struct backend *backend, const size_t region_bytes[REGION_COUNT],
                       struct error *err);
 
@@ -338,7 +342,8 @@ void backend_download(struct backend *backend, void *target, struct matrix sourc
 
 /* Scratch that ops of this backend need inside themselves for batches up to these sizes; the
  * backend takes it from REGION_SCRATCH at its first step. Host backends: per-thread tiles. */
-size_t backend_scratch_bytes(const struct backend *backend, int32_t n_rows_max, int32_t n_picks_max);
+size_t backend_scratch_bytes(const struct backend *backend, int32_t n_rows_max,
+                             int32_t n_picks_max);
 
 void backend_start_step(struct backend *backend, const struct batch *batch, uint64_t shape_key);
 /* Waits for the step's ops. device_ns: their time. False: the latched failure, which is thereby

@@ -43,7 +43,8 @@ void cut_add(struct cut *cut, uint32_t key, double weight)
 static double total_weight(const struct cut *cut)
 {
     double total = 0;
-    for (int32_t i = CUT_N_BINS - 1; i >= 0; i--) total += cut->weight[i];
+    for (int32_t i = CUT_N_BINS - 1; i >= 0; i--)
+        total += cut->weight[i];
     assert(total > 0);
     return total;
 }

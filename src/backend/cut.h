@@ -20,12 +20,12 @@
 #define CUT_N_BINS   (1 << CUT_BIN_BITS)
 
 struct cut {
-    uint32_t key;       /* the cut's key, as far as it is found; exact after the last pass */
-    int32_t shift;      /* bits of the key still unknown below this pass's digit */
+    uint32_t key;  /* the cut's key, as far as it is found; exact after the last pass */
+    int32_t shift; /* bits of the key still unknown below this pass's digit */
     double limit;
-    double fraction;    /* >= 0: limit becomes fraction * total weight after the first pass */
-    double before;      /* weight of all entries with a larger key */
-    double at;          /* weight of the entries with the cut's key, after the last pass */
+    double fraction; /* >= 0: limit becomes fraction * total weight after the first pass */
+    double before;   /* weight of all entries with a larger key */
+    double at;       /* weight of the entries with the cut's key, after the last pass */
     double weight[CUT_N_BINS]; /* by digit, of the entries that share the known part of the key */
 };
 

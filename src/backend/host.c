@@ -133,8 +133,7 @@ static double order_value(const struct commit_args *args, const struct commit_re
 {
     double value = args->picks[pick].confidence;
     if (request->rule != COMMIT_TOP || !(request->order_temperature > 0)) return value;
-    double u =
-        noise_uniform(request->noise_key, request->step, args->position[pick], NOISE_ORDER);
+    double u = noise_uniform(request->noise_key, request->step, args->position[pick], NOISE_ORDER);
     return value / request->order_temperature - log(-log(u));
 }
 

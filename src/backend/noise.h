@@ -15,8 +15,8 @@
 
 /* Streams that are not vocabulary ids. */
 #define NOISE_CONFIDENCE 0xFFFFFFFFu /* random remasking */
-#define NOISE_ORDER 0xFFFFFFFEu      /* order_temperature */
-#define NOISE_EACH 0xFFFFFFFDu       /* COMMIT_EACH */
+#define NOISE_ORDER      0xFFFFFFFEu /* order_temperature */
+#define NOISE_EACH       0xFFFFFFFDu /* COMMIT_EACH */
 
 /* Uniform in (0, 1), 52 random bits: never 0, never 1. key = {seed, hash of the request id}. */
 NOISE_INLINE double noise_uniform(const uint64_t key[2], uint32_t step, uint32_t position,

@@ -166,10 +166,8 @@ void pick_feed(struct pick_state *state, int32_t first_id, float *logits, int32_
         suppress(logits, first_id, n, row->suppressed[i]);
     for (int32_t i = 0; i < n; i++) {
         if (logits[i] == -INFINITY) continue;
-        if (isfinite(logits[i]))
-            see_logit(state, first_id + i, logits[i]);
-        else
-            state->broken = true;
+        if (isfinite(logits[i])) see_logit(state, first_id + i, logits[i]);
+        else state->broken = true;
     }
 }
 
@@ -227,8 +225,7 @@ static enum pick_pass after_top_p(struct pick_state *state)
 
 static enum pick_pass after_ties(const struct pick_state *state)
 {
-    bool needs_last =
-        state->row->temperature > 0 || state->row->confidence == CONFIDENCE_ENTROPY;
+    bool needs_last = state->row->temperature > 0 || state->row->confidence == CONFIDENCE_ENTROPY;
     return needs_last ? PICK_LAST : PICK_DONE;
 }
 

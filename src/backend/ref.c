@@ -1,6 +1,6 @@
-/* The definition of every op but score (ref_score.c): the loops of the formulas in backend.h, floats
- * in memory, doubles while summing, sums in ascending order. No threads, no vector code: the other
- * backends are measured against this one. */
+/* The definition of every op but score (ref_score.c): the loops of the formulas in backend.h,
+ * floats in memory, doubles while summing, sums in ascending order. No threads, no vector code: the
+ * other backends are measured against this one. */
 #include <assert.h>
 #include <math.h>
 #include <string.h>
@@ -154,7 +154,8 @@ static const float *value_at(const struct keys *keys, int32_t j)
 static double dot(const float *a, const float *b, int32_t n)
 {
     double sum = 0;
-    for (int32_t i = 0; i < n; i++) sum += (double)a[i] * (double)b[i];
+    for (int32_t i = 0; i < n; i++)
+        sum += (double)a[i] * (double)b[i];
     return sum;
 }
 
@@ -171,9 +172,11 @@ static void attend_head(float *out, const float *query, const struct keys *keys,
         double weight = exp(scale * dot(query, key_at(keys, j), head_dim) - largest);
         const float *value = value_at(keys, j);
         total += weight;
-        for (int32_t i = 0; i < head_dim; i++) sum[i] += weight * (double)value[i];
+        for (int32_t i = 0; i < head_dim; i++)
+            sum[i] += weight * (double)value[i];
     }
-    for (int32_t i = 0; i < head_dim; i++) out[i] = (float)(sum[i] / total);
+    for (int32_t i = 0; i < head_dim; i++)
+        out[i] = (float)(sum[i] / total);
 }
 
 static struct keys keys_of(const struct kv_rows *fresh, const struct kv_cache *cache,
@@ -263,8 +266,8 @@ struct choice {
 /* Candidate c to index of what the sequence sees: the window is left out. */
 static int32_t key_of_candidate(const struct choice *choice, int32_t candidate)
 {
-    int32_t window_begin = choice->sequence->n_cached + choice->select->window_begin -
-                           choice->sequence->row_begin;
+    int32_t window_begin =
+        choice->sequence->n_cached + choice->select->window_begin - choice->sequence->row_begin;
     int32_t n_window = choice->select->window_end - choice->select->window_begin;
     assert(candidate < choice->n_candidates);
     return candidate < window_begin ? candidate : candidate + n_window;
@@ -372,8 +375,8 @@ static void ref_select_kv(struct backend *backend, const struct select_kv_args *
         const struct sequence *sequence = &backend->batch->sequences[select->sequence];
         if (select->n_keep == 0) continue;
         struct choice choice = {.args = args, .sequence = sequence, .select = select};
-        choice.n_candidates = sequence->n_cached + sequence->n_rows -
-                              (select->window_end - select->window_begin);
+        choice.n_candidates =
+            sequence->n_cached + sequence->n_rows - (select->window_end - select->window_begin);
         int32_t n_shared = args->shared ? n_kv_heads : 1;
         for (int32_t h = 0; h < n_kv_heads; h += n_shared) {
             choice.kv_begin = h;

@@ -1,5 +1,6 @@
 /* score as backend.h defines it: one row after the other, its logits made a tile of the vocabulary
- * at a time, as often as the row's settings need them (pick.h). The logits never exist as a whole. */
+ * at a time, as often as the row's settings need them (pick.h). The logits never exist as a whole.
+ */
 #include <assert.h>
 
 #include "backend/host.h"
@@ -13,7 +14,8 @@ static void make_logits(float *logits, const float *hidden, struct weight head, 
                         int32_t n)
 {
     assert(n <= TILE_IDS);
-    for (int32_t i = 0; i < n; i++) logits[i] = (float)ref_dot(hidden, head, first_id + i);
+    for (int32_t i = 0; i < n; i++)
+        logits[i] = (float)ref_dot(hidden, head, first_id + i);
 }
 
 static void feed_tile(struct pick_state *state, const struct score_args *args, int32_t row,

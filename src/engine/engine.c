@@ -9,12 +9,13 @@
 #include "model/forward.h"
 
 #define CELLS_MAX ((int64_t)1 << 20) /* of a window's canvases */
-#define ROWS_MIN 1024
-#define ROWS_MAX 4096
+#define ROWS_MIN  1024
+#define ROWS_MAX  4096
 
 /* First number of a file such as /proc/meminfo's line or a cgroup limit; 0 when it has none. */
 static size_t read_amount(const char *path, const char *prefix)
 {
+    assert(path);
     FILE *file = fopen(path, "re");
     char line[256];
     size_t amount = 0;
@@ -42,6 +43,7 @@ static size_t free_bytes(void)
 static int32_t choose_rows(const struct engine_options *options, const struct model_config *config)
 {
     if (options->n_rows_max > 0) return options->n_rows_max;
+    assert(config->n_positions > 0);
     if (config->n_positions < ROWS_MIN) return ROWS_MIN;
     return config->n_positions < ROWS_MAX ? config->n_positions : ROWS_MAX;
 }
@@ -83,8 +85,8 @@ static bool allocate(struct engine *engine, const struct engine_options *options
     const size_t regions[REGION_COUNT] = {
         [REGION_WEIGHTS] = plan->weights_bytes,
         [REGION_CACHE] = plan->cache_bytes,
-        [REGION_SCRATCH] = plan->activation_bytes + plan->score_bytes + plan->canvas_bytes +
-                           plan->backend_bytes,
+        [REGION_SCRATCH] =
+            plan->activation_bytes + plan->score_bytes + plan->canvas_bytes + plan->backend_bytes,
     };
     return backend_allocate(&engine->backend, regions, err);
 }
@@ -95,12 +97,14 @@ static bool load(struct engine *engine, const struct engine_options *options,
     struct model *model = &engine->model;
     int32_t rows = engine->limits.n_rows_max;
     int32_t n_positions = model->config.n_positions < rows ? model->config.n_positions : rows;
+    struct weights_source source = {.config = &model->config,
+                                    .files = files,
+                                    .backend = &engine->backend,
+                                    .n_positions = n_positions};
     size_t weight_bytes;
-    if (!weights_plan(&model->weights, &model->config, files, n_positions, &engine->backend, run,
-                      &weight_bytes, err))
-        return false;
+    if (!weights_plan(&model->weights, &source, run, &weight_bytes, err)) return false;
     if (!allocate(engine, options, weight_bytes, err)) return false;
-    weights_load(&model->weights, &model->config, files, &engine->backend, run);
+    weights_load(&model->weights, &source, run);
     return executor_create(&engine->executor, model, &engine->limits, run, err);
 }
 
@@ -119,8 +123,7 @@ bool engine_open(struct engine *engine, const struct engine_options *options,
     struct backend_limits limits = {.n_threads = options->n_threads, .cpu_isa = options->cpu_isa};
     struct safetensors files = {0};
     if (!backend_open(&engine->backend, options->backend, &limits, err)) return false;
-    bool ok = options->dummy_weights ||
-              safetensors_open(&files, options->model_dir, run, err);
+    bool ok = options->dummy_weights || safetensors_open(&files, options->model_dir, run, err);
     if (ok) ok = load(engine, options, options->dummy_weights ? NULL : &files, run, err);
     safetensors_close(&files);
     if (!ok) {

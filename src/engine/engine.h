@@ -1,5 +1,5 @@
-/* Everything between a model folder and a running executor: backend, memory plan, weights. The order
- * matters (bytes are known before anything is allocated), so it is written once, here. */
+/* Everything between a model folder and a running executor: backend, memory plan, weights. The
+ * order matters (bytes are known before anything is allocated), so it is written once, here. */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
 
@@ -14,27 +14,31 @@
 #include "model/model.h"
 #include "plan/memory.h"
 
+/* What the user chose; all borrowed until engine_open returns. */
 struct engine_options {
-    const char *model_dir;
-    const char *backend; /* "ref", "cpu", "cuda", "auto" */
-    const char *cpu_isa; /* NULL: best */
-    int32_t n_threads;   /* 0: all */
-    bool dummy_weights;  /* seeded random weights instead of the folder's */
-    int32_t n_rows_max;  /* 0: automatic */
-    int32_t n_requests_max;
-    size_t memory_bytes_max; /* 0: what the machine has free */
+    const char *model_dir;   /* with model.safetensors or its index; for messages under dummy */
+    const char *backend;     /* "ref", "cpu", "cuda", "auto" */
+    const char *cpu_isa;     /* NULL: the best this processor has */
+    int32_t n_threads;       /* 0: one per available processor */
+    bool dummy_weights;      /* seeded random weights instead of the folder's */
+    int32_t n_rows_max;      /* rows of an iteration; 0: n_positions, but 1,024 to 4,096 */
+    int32_t n_requests_max;  /* requests of a window, at least 1 */
+    size_t memory_bytes_max; /* 0: what the machine, or the job's cgroup, has free */
 };
 
+/* Must not move after engine_open: the model points to the backend beside it. */
 struct engine {
     struct backend backend;
     struct model model;
-    struct memory_plan memory;
+    struct memory_plan memory;     /* for -v and refusals: bytes by purpose */
     struct executor_limits limits; /* resolved */
-    struct executor *executor;
+    struct executor *executor;     /* lives in the run arena */
 };
 
 /* Opens the backend, sizes memory, refuses it with figures if it does not fit, loads the weights.
- * Caller's struct; allocations live in `run`. `config` was read by config_read. */
+ * Caller's struct; host tables live in `run`. `config` was read by config_read (and may have more
+ * stop ids since); it is copied. False: ERROR_UNAVAILABLE (backend, memory), ERROR_FORMAT or
+ * ERROR_NO_INPUT (weights), wrapped with the model's name; nothing stays open. */
 bool engine_open(struct engine *engine, const struct engine_options *options,
                  const struct model_config *config, struct arena *run, struct error *err);
 void engine_close(struct engine *engine); /* a zeroed struct is fine */

@@ -1,6 +1,6 @@
 /* The loop of a run. Each iteration: choose the requests whose rows fit, write their rows as one
- * ragged batch, forward, score, commit, then look at what was committed: a block may be complete, an
- * answer may be complete, and its rows go to the next request.
+ * ragged batch, forward, score, commit, then look at what was committed: a block may be complete,
+ * an answer may be complete, and its rows go to the next request.
  *
  *     canvases   |request 0 . . . .|twin of 0|request 1 . .|request 2 . . . . . .|   cells
  *     batch      [rows of 0][rows of 2][rows of twin 0]                              rows
@@ -124,6 +124,7 @@ bool executor_check(const struct executor *executor, const struct request *reque
 
 static int32_t *canvas_of(const struct executor *executor, const struct running *running)
 {
+    assert(running->canvas_begin + running->phases.n_canvas <= executor->limits.n_cells_max);
     return executor->cells + running->canvas_begin;
 }
 
@@ -150,6 +151,7 @@ static bool enter_block(const struct executor *executor, struct running *running
 static int32_t block_steps(const struct running *running)
 {
     int32_t steps = running->phases.steps_per_block;
+    assert(running->n_block_start > 0);
     return steps > 0 ? steps : running->n_block_start;
 }
 
@@ -159,8 +161,11 @@ static int32_t start_request(struct executor *executor, struct running *running,
 {
     const struct model_config *config = &executor->model->config;
     bool infill = has_masks(request, config->mask_id);
-    *running = (struct running){.request = request, .canvas_begin = cell, .twin_begin = -1,
-                                .stop_cell = -1, .pick_begin = -1};
+    *running = (struct running){.request = request,
+                                .canvas_begin = cell,
+                                .twin_begin = -1,
+                                .stop_cell = -1,
+                                .pick_begin = -1};
     bool ok = phases_init(&running->phases, request->n_prompt, infill, &request->decode,
                           config->n_positions, NULL);
     assert(ok);
@@ -175,7 +180,8 @@ static int32_t start_request(struct executor *executor, struct running *running,
     cell += n;
     if (running->phases.n_twins == 2) {
         running->twin_begin = cell;
-        for (int32_t i = 0; i < n; i++) executor->cells[cell + i] = config->mask_id;
+        for (int32_t i = 0; i < n; i++)
+            executor->cells[cell + i] = config->mask_id;
         cell += n;
     }
     assert(cell <= executor->limits.n_cells_max);
@@ -206,11 +212,13 @@ static bool give_answer(const struct executor *executor, struct running *running
     bool infill = request->decode.gen_length == 0;
     int32_t begin = infill ? 0 : request->n_prompt, end = running->phases.n_canvas;
     bool stopped = running->stop_cell >= 0;
+    assert(stopped || running->n_block_masked == 0);
+    assert(running->n_forwards > 0);
     struct answer answer = {
         .request = request,
         .token_ids = canvas_of(executor, running) + begin,
-        .n_effective = infill ? running->n_masks_given
-                              : (stopped ? running->stop_cell + 1 : end) - begin,
+        .n_effective =
+            infill ? running->n_masks_given : (stopped ? running->stop_cell + 1 : end) - begin,
         .finish_reason = stopped ? FINISH_STOP : FINISH_LENGTH,
         .steps = running->n_forwards,
         .blocks = running->n_blocks_entered,
@@ -232,6 +240,8 @@ static void add_sequence(struct executor *executor, struct running *running, int
     struct batch *batch = &executor->batch;
     const int32_t *canvas = canvas_of(executor, running);
     int32_t n = running->phases.n_canvas, row_begin = batch->n_rows;
+    assert(row_begin + n <= executor->limits.n_rows_max);
+    assert(running->n_block_masked > 0);
     for (int32_t i = 0; i < n; i++) {
         executor->canvas_index[row_begin + i] = cell_begin + i;
         executor->position[row_begin + i] = i;
@@ -270,9 +280,9 @@ static void add_decisions(struct executor *executor, struct running *running)
         executor->pick_position[pick] = (uint32_t)i;
         pick++;
     }
-    running->step =
-        sampler_next_step(&request->decode, running->n_block_start, running->n_block_masked,
-                          block_steps(running), running->step);
+    assert(pick == running->pick_begin + running->n_block_masked);
+    running->step = sampler_next_step(&request->decode, running->n_block_start,
+                                      running->n_block_masked, block_steps(running), running->step);
     struct commit_request *commit = &executor->commits[executor->n_commits++];
     sampler_commit_request(commit, request, running->n_block_start, running->n_block_masked,
                            block_steps(running), running->step);
@@ -311,6 +321,7 @@ static void build_batch(struct executor *executor)
         add_sequence(executor, running, running->twin_begin);
     }
     assert(batch->n_rows == n_rows);
+    assert(executor->n_commits > 0 || executor->n_running == 0);
 }
 
 static bool compute(struct executor *executor, struct error *err)
@@ -318,6 +329,8 @@ static bool compute(struct executor *executor, struct error *err)
     struct backend *backend = executor->model->backend;
     const struct model_config *config = &executor->model->config;
     uint64_t device_ns;
+    assert(executor->n_score > 0);
+    assert(executor->n_score <= executor->batch.n_picks);
     backend_start_step(backend, &executor->batch, 0);
     struct matrix hidden = forward_run(&executor->forward, executor->canvas);
     backend_score(backend, &(struct score_args){.picks = executor->device_picks,
@@ -354,16 +367,18 @@ static void take_commits(struct executor *executor, struct running *running, uin
     int32_t mask_id = executor->model->config.mask_id;
     int32_t *canvas = canvas_of(executor, running);
     int32_t n_before = running->n_block_masked, pick = running->pick_begin;
+    assert(pick >= 0);
     int32_t fresh[1]; /* one cell at a time: blocks are short, and no second copy is kept */
     for (int32_t i = running->block_begin; i < running->block_end; i++) {
         if (canvas[i] != mask_id) continue;
-        backend_download(executor->model->backend, fresh,
-                         (struct matrix){.data = (int32_t *)executor->canvas.data +
-                                                 running->canvas_begin + i,
-                                         .n_rows = 1,
-                                         .n_cols = 1,
-                                         .dtype = DTYPE_I32});
+        backend_download(
+            executor->model->backend, fresh,
+            (struct matrix){.data = (int32_t *)executor->canvas.data + running->canvas_begin + i,
+                            .n_rows = 1,
+                            .n_cols = 1,
+                            .dtype = DTYPE_I32});
         if (fresh[0] != mask_id) {
+            assert(executor->picks[pick].id == fresh[0]);
             canvas[i] = fresh[0];
             executor->log_probs[running->canvas_begin + i] = executor->picks[pick].log_prob;
             running->n_block_masked--;
@@ -403,22 +418,20 @@ static bool advance_all(struct executor *executor, const struct executor_events 
     for (int32_t i = 0; i < executor->n_running; i++) {
         struct running *running = &executor->running[i];
         bool finished = running->pick_begin >= 0 && advance(executor, running, now_ns);
-        if (finished && ok)
-            ok = give_answer(executor, running, events, err);
-        else if (!finished)
-            executor->running[n_kept++] = *running;
+        if (finished && ok) ok = give_answer(executor, running, events, err);
+        else if (!finished) executor->running[n_kept++] = *running;
     }
     executor->n_running = n_kept;
     return ok;
 }
 
-static void start_all(struct executor *executor, const struct request *requests,
-                      int32_t n_requests)
+static void start_all(struct executor *executor, const struct request *requests, int32_t n_requests)
 {
     int32_t cell = 0;
     for (int32_t i = 0; i < n_requests; i++)
         cell = start_request(executor, &executor->running[i], &requests[i], cell);
     executor->n_running = n_requests;
+    assert(cell <= executor->limits.n_cells_max);
     struct matrix used = executor->canvas;
     used.n_rows = cell;
     if (cell > 0) backend_upload(executor->model->backend, used, executor->cells);

@@ -1,6 +1,6 @@
 /* Runs requests on one model: each iteration packs rows of many requests into one ragged batch,
- * then forward, score, commit; requests leave as they finish and others take their rows. Knows token
- * ids, not text. */
+ * then forward, score, commit; requests leave as they finish and others take their rows. Knows
+ * token ids, not text. */
 #ifndef ENGINE_EXECUTOR_H
 #define ENGINE_EXECUTOR_H
 
@@ -14,6 +14,7 @@
 
 struct executor;
 
+/* Sizes that fix the executor's memory; a request that needs more is refused by executor_check. */
 struct executor_limits {
     int32_t n_rows_max;     /* rows of an iteration */
     int32_t n_requests_max; /* requests of one executor_run: the window */

@@ -20,6 +20,8 @@ int32_t sampler_quota(int32_t n_masked, int32_t n_steps, int32_t step)
 /* torch.linspace(1, 1e-3, n_steps + 1)[i] in f32: symmetric around the middle. */
 static float timestep(int32_t n_steps, int32_t i)
 {
+    assert(i >= 0);
+    assert(i <= n_steps);
     float step = (TIMESTEP_LAST - 1.0f) / (float)n_steps;
     if (i < (n_steps + 1) / 2) return 1.0f + step * (float)i;
     return TIMESTEP_LAST - step * (float)(n_steps - i);
@@ -34,6 +36,7 @@ float sampler_timestep_rate(int32_t n_steps, int32_t step)
 
 int32_t sampler_timestep_quota(int32_t n_masked, int32_t n_steps, int32_t step)
 {
+    assert(n_masked >= 0);
     if (step >= n_steps - 1) return n_masked;
     return (int32_t)((float)n_masked * sampler_timestep_rate(n_steps, step));
 }
@@ -51,7 +54,9 @@ int32_t sampler_next_step(const struct decode_settings *decode, int32_t n_start,
                           int32_t n_steps, int32_t step)
 {
     assert(n_masked > 0);
-    while (step_quota(decode, n_start, n_masked, n_steps, step) == 0) step++;
+    assert(n_masked <= n_start);
+    while (step_quota(decode, n_start, n_masked, n_steps, step) == 0)
+        step++;
     return step;
 }
 
@@ -71,6 +76,8 @@ void sampler_score_row(struct score_row *row, const struct request *request,
                        const struct model_config *config, int32_t n_forwards)
 {
     const struct decode_settings *decode = &request->decode;
+    assert(n_forwards >= 0);
+    assert(decode->remasking < REMASKING_COUNT);
     *row = (struct score_row){.uncond_row = -1,
                               .cfg_scale = (float)decode->cfg_scale,
                               .temperature = decode->temperature,
@@ -92,6 +99,8 @@ void sampler_commit_request(struct commit_request *commit, const struct request 
                             int32_t n_start, int32_t n_masked, int32_t n_steps, int32_t step)
 {
     const struct decode_settings *decode = &request->decode;
+    assert(n_masked > 0);
+    assert(step >= 0);
     *commit = (struct commit_request){.rule = COMMIT_TOP,
                                       .threshold = decode->threshold,
                                       .factor = decode->factor,
@@ -111,6 +120,7 @@ void sampler_commit_request(struct commit_request *commit, const struct request 
 
 bool sampler_is_stop(const struct model_config *config, int32_t id)
 {
+    assert(config->n_stop_ids <= MODEL_STOP_IDS_MAX);
     for (int32_t i = 0; i < config->n_stop_ids; i++)
         if (config->stop_ids[i] == id) return true;
     return false;

@@ -11,12 +11,13 @@
 #include "model/config.h"
 #include "plan/request.h"
 
-/* LLaDA (models.md 3.0): n_masked tokens over n_steps; the first n_masked % n_steps steps get one
- * more. step in [0, n_steps). */
+/* LLaDA (Nie et al. 2025, arXiv 2502.09992, generate): n_masked tokens over n_steps; the first
+ * n_masked % n_steps steps get one more. step in [0, n_steps). */
 int32_t sampler_quota(int32_t n_masked, int32_t n_steps, int32_t step);
 
-/* Dream (models.md 3.2): 1 - s/t of step `step` on the timesteps linspace(1, 1e-3, n_steps + 1), in
- * f32 as the reference computes it; 1 in the last step. */
+/* Dream (Ye et al. 2025, arXiv 2508.15487, diffusion_generate): 1 - s/t of step `step` on the
+ * timesteps linspace(1, 1e-3, n_steps + 1), in f32 as the reference computes it; 1 in the last
+ * step. */
 float sampler_timestep_rate(int32_t n_steps, int32_t step);
 
 /* Dream: tokens committed in that step while n_masked are left: all of them in the last step. */

@@ -11,6 +11,7 @@
 #include "base/stream.h"
 
 #define CONFIG_BYTES_MAX ((size_t)4 << 20)
+#define SUPPORTED        "LLaDAModelLM, DreamModel"
 
 /* Key names differ per family; the first one present counts. */
 struct family_row {
@@ -55,6 +56,7 @@ static void reader_fail(struct reader *reader, const char *key, const char *wish
 /* The value of the first of the two keys that is there and not null; NULL if none. */
 static const json_t *reader_get(const struct reader *reader, const char *key, const char *other)
 {
+    assert(key);
     const json_t *value = json_object_get(reader->root, key);
     if ((!value || json_is_null(value)) && other) value = json_object_get(reader->root, other);
     return value && !json_is_null(value) ? value : NULL;
@@ -62,6 +64,7 @@ static const json_t *reader_get(const struct reader *reader, const char *key, co
 
 static int32_t read_count(struct reader *reader, const char *key, const char *other, int32_t max)
 {
+    assert(max > 0);
     const json_t *value = reader_get(reader, key, other);
     char wish[96];
     snprintf(wish, sizeof wish, "%s, must be an integer from 1 to %d",
@@ -77,6 +80,7 @@ static int32_t read_count(struct reader *reader, const char *key, const char *ot
 static double read_number(struct reader *reader, const char *key, double fallback, double min,
                           double max)
 {
+    assert(min <= max);
     const json_t *value = reader_get(reader, key, NULL);
     char wish[96];
     snprintf(wish, sizeof wish, "must be a number from %g to %g", min, max);
@@ -94,8 +98,9 @@ static void require_bool(struct reader *reader, const char *key, bool wanted)
 {
     const json_t *value = reader_get(reader, key, NULL);
     if (value && (!json_is_boolean(value) || json_boolean_value(value) != wanted))
-        reader_fail(reader, key, wanted ? "must be true; false is not supported"
-                                        : "must be false; true is not supported");
+        reader_fail(reader, key,
+                    wanted ? "must be true; false is not supported"
+                           : "must be false; true is not supported");
 }
 
 static void require_string(struct reader *reader, const char *key, const char *wanted)
@@ -123,6 +128,7 @@ static int32_t read_id(struct reader *reader, const char *key, int32_t n_vocab)
 /* Adds every id of a key that holds an id or a list of ids. */
 static int32_t read_stop_ids(struct reader *reader, const char *key, struct model_config *config)
 {
+    assert(config->n_vocab > 0);
     const json_t *value = reader_get(reader, key, NULL);
     if (!json_is_array(value)) {
         int32_t id = read_id(reader, key, config->n_vocab);
@@ -165,8 +171,9 @@ static bool find_family(struct reader *reader, struct model_config *config)
         config->remasking = row->remasking;
         return true;
     }
-    error_set(reader->err, ERROR_FORMAT, "%s: architecture \"%.80s\" is not supported; supported: %s",
-              reader->path, architecture, config_supported_architectures());
+    error_set(reader->err, ERROR_FORMAT,
+              "%s: architecture \"%.80s\" is not supported; supported: %s", reader->path,
+              architecture, SUPPORTED);
     reader->failed = true;
     return false;
 }
@@ -212,8 +219,7 @@ static void read_shape(struct reader *reader, struct model_config *config)
         config->head_dim = read_count(reader, "head_dim", NULL, 1024);
     else if (config->hidden % config->n_heads == 0)
         config->head_dim = config->hidden / config->n_heads;
-    else
-        reader_fail(reader, "n_heads", "must divide the hidden size when head_dim is not given");
+    else reader_fail(reader, "n_heads", "must divide the hidden size when head_dim is not given");
     if (config->head_dim % 2 != 0 || config->head_dim > 1024)
         reader_fail(reader, "head_dim", "must be even and at most 1024, for RoPE");
     config->rope_theta = (float)read_number(reader, "rope_theta", 10000.0, 1.0, 1e12);
@@ -263,6 +269,8 @@ static void read_generation(struct reader *reader, struct model_config *config, 
 static bool read_object(const char *path, bool optional, struct arena *arena, json_t **root,
                         struct error *err)
 {
+    assert(path);
+    assert(root);
     struct bytes text;
     struct error first = {0};
     size_t mark = arena->used_bytes;
@@ -322,6 +330,8 @@ bool config_read(struct model_config *config, const char *model_dir, struct aren
 
 int64_t config_n_parameters(const struct model_config *config)
 {
+    assert(config->hidden > 0);
+    assert(config->n_layers > 0);
     int64_t d = config->hidden, q = (int64_t)config->n_heads * config->head_dim;
     int64_t kv = (int64_t)config->n_kv_heads * config->head_dim;
     int64_t layer = 2 * d + (q + 2 * kv) * d + d * q + 3 * d * config->ffn;
@@ -332,13 +342,10 @@ int64_t config_n_parameters(const struct model_config *config)
 
 void config_add_stop_id(struct model_config *config, int32_t id)
 {
+    assert(config->n_stop_ids >= 0);
+    assert(config->n_stop_ids <= MODEL_STOP_IDS_MAX);
     if (id < 0 || config->n_stop_ids == MODEL_STOP_IDS_MAX) return;
     for (int32_t i = 0; i < config->n_stop_ids; i++)
         if (config->stop_ids[i] == id) return;
     config->stop_ids[config->n_stop_ids++] = id;
-}
-
-const char *config_supported_architectures(void)
-{
-    return "LLaDAModelLM, DreamModel";
 }

@@ -12,24 +12,33 @@
 
 #define MODEL_STOP_IDS_MAX 8
 
+/* A row of the table of families in config.c; dispatch is on the file's "architectures". */
 enum model_family { FAMILY_LLADA, FAMILY_DREAM };
 
+/* Checked: counts are positive, n_kv_heads divides n_heads, head_dim is even, ids are below
+ * n_vocab. */
 struct model_config {
     enum model_family family;
     const char *family_name;  /* "LLaDA", "Dream" */
     const char *architecture; /* "LLaDAModelLM", "DreamModel" */
     const char *chat_name;    /* row of text/chat.h */
+    /* Shapes. q has n_heads x head_dim columns, k and v n_kv_heads x head_dim. */
     int32_t n_layers, hidden, n_heads, n_kv_heads, head_dim, ffn;
-    int32_t n_vocab;      /* rows of the embedding and the head */
-    int32_t n_positions;  /* longest prompt + generation */
+    int32_t n_vocab;     /* rows of the embedding and the head, unused ones counted */
+    int32_t n_positions; /* longest prompt + generation */
     float rope_theta, rms_epsilon;
-    bool qkv_bias, tied_head;
-    int32_t shift;        /* 1: logits row i predicts position i + 1 (Dream); 0: position i */
-    int32_t mask_id, eos_id, pad_id, bos_id; /* -1: the files do not say (mask_id always said) */
-    int32_t eot_id;       /* end of turn (LLaDA <|eot_id|>, Dream <|im_end|>); -1: unknown */
-    int32_t n_stop_ids, stop_ids[MODEL_STOP_IDS_MAX];
-    /* Decode defaults: the family's, overlaid by generation_config.json. 0: no default there. */
-    int32_t gen_length, block_length, steps; /* steps 0: one token a step */
+    bool qkv_bias;  /* q, k and v have biases (Dream) */
+    bool tied_head; /* the head is the embedding */
+    int32_t shift;  /* 1: logits row i predicts position i + 1 (Dream); 0: position i */
+    /* Special ids; -1: the files do not say. */
+    int32_t mask_id; /* always said */
+    int32_t eos_id, pad_id, bos_id;
+    int32_t eot_id; /* end of turn (LLaDA <|eot_id|>, Dream <|im_end|>), known to the tokenizer */
+    int32_t n_stop_ids, stop_ids[MODEL_STOP_IDS_MAX]; /* any of them ends an answer */
+    /* Decode defaults: the family's, overlaid by generation_config.json. */
+    int32_t gen_length;
+    int32_t block_length; /* 0: gen_length, one block */
+    int32_t steps;        /* 0: one token a step */
     double temperature, top_p, alg_temp;
     int32_t top_k;
     const char *remasking;
@@ -46,8 +55,5 @@ int64_t config_n_parameters(const struct model_config *config);
 
 /* Adds `id` to the stop ids unless it is negative, known, or there is no room. */
 void config_add_stop_id(struct model_config *config, int32_t id);
-
-/* "LLaDAModelLM, DreamModel": for messages. */
-const char *config_supported_architectures(void);
 
 #endif

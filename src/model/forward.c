@@ -46,6 +46,8 @@ void forward_init(struct forward *forward, const struct model *model, int32_t n_
 
 static struct matrix rows_of(float *data, int32_t n_rows, int32_t n_cols)
 {
+    assert(data);
+    assert(n_cols > 0);
     return (struct matrix){.data = data, .n_rows = n_rows, .n_cols = n_cols, .dtype = DTYPE_F32};
 }
 
@@ -65,11 +67,9 @@ static void norm(const struct forward *forward, struct matrix out, struct matrix
 static void linear(const struct forward *forward, struct matrix out, struct matrix x,
                    struct weight weight, struct matrix bias, int32_t out_begin)
 {
-    backend_linear(forward->model->backend, &(struct linear_args){.out = out,
-                                                                  .x = x,
-                                                                  .weight = weight,
-                                                                  .bias = bias,
-                                                                  .out_begin = out_begin});
+    backend_linear(forward->model->backend,
+                   &(struct linear_args){
+                       .out = out, .x = x, .weight = weight, .bias = bias, .out_begin = out_begin});
 }
 
 static void rope(const struct forward *forward, struct matrix x, int32_t n_heads, bool picked)
@@ -104,6 +104,8 @@ static struct matrix attention_all(const struct forward *forward, const struct l
     int32_t n = normed.n_rows;
     struct matrix qkv = rows_of(forward->wide, n, q + 2 * kv);
     struct matrix out = rows_of(forward->wide + (size_t)n * (size_t)(q + 2 * kv), n, q);
+    assert(n <= forward->n_rows_max);
+    assert(layer->qkv.n_out == q + 2 * kv);
     linear(forward, qkv, normed, layer->qkv, layer->qkv_bias, 0);
     rope(forward, qkv, config->n_heads + config->n_kv_heads, false);
     struct kv_rows fresh = {.x = qkv,
@@ -124,6 +126,7 @@ static struct matrix attention_picked(const struct forward *forward,
     const struct model_config *config = &forward->model->config;
     int32_t q = config->n_heads * config->head_dim, kv = config->n_kv_heads * config->head_dim;
     int32_t n = normed.n_rows, n_picks = picked_normed.n_rows;
+    assert(n_picks <= n); /* so q and out fit where all rows' would */
     float *at = forward->wide;
     struct matrix key_value = rows_of(at, n, 2 * kv);
     at += (size_t)n * (size_t)(2 * kv);
@@ -143,12 +146,15 @@ static struct matrix attention_picked(const struct forward *forward,
     return picked_normed;
 }
 
-/* x += attention; the MLP's output overwrites `normed` and is returned, to be added by the next norm. */
+/* x += attention; the MLP's output overwrites `normed` and is returned, to be added by the next
+ * norm. */
 static struct matrix mlp(const struct forward *forward, const struct layer_weights *layer,
                          struct matrix x, struct matrix attention)
 {
     int32_t ffn = forward->model->config.ffn;
     struct matrix normed = attention;
+    assert(layer->gate_up.n_out == 2 * ffn);
+    assert(attention.n_rows == x.n_rows);
     struct matrix gate_up = rows_of(forward->wide, x.n_rows, 2 * ffn);
     struct matrix act =
         rows_of(forward->wide + (size_t)x.n_rows * (size_t)(2 * ffn), x.n_rows, ffn);
@@ -179,8 +185,8 @@ struct matrix forward_run(struct forward *forward, struct matrix canvas)
     struct matrix x = rows_of(forward->x, batch->n_rows, model->config.hidden);
     struct matrix normed = rows_of(forward->normed, batch->n_rows, model->config.hidden);
     struct matrix add = {0};
-    backend_embed(model->backend, &(struct embed_args){
-                                      .out = x, .table = weights->embedding, .canvas = canvas});
+    backend_embed(model->backend,
+                  &(struct embed_args){.out = x, .table = weights->embedding, .canvas = canvas});
     for (int32_t i = 0; i < last; i++) {
         const struct layer_weights *layer = &weights->layers[i];
         norm(forward, normed, x, add, layer->attn_norm);
@@ -190,8 +196,7 @@ struct matrix forward_run(struct forward *forward, struct matrix canvas)
     norm(forward, normed, x, add, layer->attn_norm);
     struct matrix picked = gather(forward, forward->picked, x);
     struct matrix picked_normed = gather(forward, forward->picked_normed, normed);
-    add = mlp(forward, layer, picked,
-              attention_picked(forward, layer, normed, picked_normed));
+    add = mlp(forward, layer, picked, attention_picked(forward, layer, normed, picked_normed));
     norm(forward, picked_normed, picked, add, weights->final_norm);
     return picked_normed;
 }

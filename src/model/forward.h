@@ -1,5 +1,6 @@
-/* One forward pass over an iteration's rows, written once, in backend ops: pre-norm transformer with
- * RoPE and gated MLP (models.md 1.1, 1.2). No error branch: ops cannot fail at the call. */
+/* One forward pass over an iteration's rows, written once, in backend ops: pre-norm transformer
+ * with RoPE and gated MLP (LLaDA: arXiv 2502.09992; Dream: arXiv 2508.15487). No error branch: ops
+ * cannot fail at the call. */
 #ifndef MODEL_FORWARD_H
 #define MODEL_FORWARD_H
 

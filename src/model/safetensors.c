@@ -15,11 +15,12 @@
 #include "base/stream.h"
 
 #define HEADER_BYTES_MAX ((uint64_t)100 << 20)
-#define INDEX_BYTES_MAX ((size_t)64 << 20)
-#define FILES_MAX 1024
+#define INDEX_BYTES_MAX  ((size_t)64 << 20)
+#define FILES_MAX        1024
 
 static bool map_file(struct safetensors_file *file, const char *path, struct error *err)
 {
+    assert(path);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct stat info;
     if (fd < 0) return error_set(err, ERROR_NO_INPUT, "%s: %s", path, strerror(errno));
@@ -52,6 +53,7 @@ static size_t type_size(const char *name, enum dtype *dtype, bool *supported)
         {"U16", 2, false, 0},          {"U32", 4, false, 0},        {"U64", 8, false, 0},
         {"BOOL", 1, false, 0},         {"F8_E4M3", 1, false, 0},    {"F8_E5M2", 1, false, 0},
     };
+    assert(name);
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         if (strcmp(types[i].name, name) != 0) continue;
         *dtype = types[i].dtype;
@@ -64,6 +66,7 @@ static size_t type_size(const char *name, enum dtype *dtype, bool *supported)
 /* Product of the dimensions and the element size; false on overflow or a bad dimension. */
 static bool read_shape(const json_t *shape, struct tensor *tensor, size_t *n_bytes)
 {
+    assert(*n_bytes > 0);
     if (!json_is_array(shape) || json_array_size(shape) > TENSOR_DIMS_MAX) return false;
     tensor->n_dims = (int32_t)json_array_size(shape);
     for (int32_t i = 0; i < tensor->n_dims; i++) {
@@ -102,9 +105,11 @@ static bool read_tensor(struct tensor *tensor, const json_t *entry, const char *
                          "%s: tensor %.200s: data_offsets reach outside the file's %zu data bytes",
                          where, name, data_bytes);
     if (begin > end || end - begin != n_bytes)
-        return error_set(err, ERROR_FORMAT,
-                         "%s: tensor %.200s: its shape needs %zu bytes, its offsets give another size",
-                         where, name, n_bytes);
+        return error_set(
+            err, ERROR_FORMAT,
+            "%s: tensor %.200s: its shape needs %zu bytes, its offsets give another size", where,
+            name, n_bytes);
+    assert(end <= data_bytes);
     tensor->data = data + begin;
     tensor->n_bytes = n_bytes;
     return true;
@@ -115,13 +120,16 @@ static bool add_tensors(struct safetensors *files, json_t *const *headers, int32
                         struct arena *arena, struct error *err)
 {
     const struct safetensors_file *file = &files->files[i];
+    assert(i < files->n_files);
+    assert(headers[i]);
     uint64_t header_bytes;
     memcpy(&header_bytes, file->map, 8);
     const char *data = (const char *)file->map + 8 + header_bytes;
     size_t data_bytes = file->n_bytes - 8 - (size_t)header_bytes;
     const char *name;
     json_t *entry;
-    json_object_foreach(headers[i], name, entry) {
+    json_object_foreach(headers[i], name, entry)
+    {
         if (strcmp(name, "__metadata__") == 0) continue;
         struct tensor tensor = {.name = arena_try_copy(arena, name, strlen(name)),
                                 .file = file->path};
@@ -129,8 +137,9 @@ static bool add_tensors(struct safetensors *files, json_t *const *headers, int32
             return error_set(err, ERROR_FORMAT, "%s: too many tensor names", file->path);
         for (int32_t j = 0; j < i; j++)
             if (json_object_get(headers[j], name))
-                return error_set(err, ERROR_FORMAT, "%s: tensor %.200s: %s has one of this name too",
-                                 file->path, name, files->files[j].path);
+                return error_set(err, ERROR_FORMAT,
+                                 "%s: tensor %.200s: %s has one of this name too", file->path, name,
+                                 files->files[j].path);
         if (!read_tensor(&tensor, entry, data, data_bytes, err)) return false;
         tensor.type_name = arena_try_copy(arena, tensor.type_name, strlen(tensor.type_name));
         if (!tensor.type_name)
@@ -144,6 +153,7 @@ static bool add_tensors(struct safetensors *files, json_t *const *headers, int32
 static json_t *parse_header(const struct safetensors_file *file, struct error *err)
 {
     uint64_t header_bytes;
+    assert(file->n_bytes >= 8);
     memcpy(&header_bytes, file->map, 8);
     if (header_bytes > HEADER_BYTES_MAX || header_bytes > file->n_bytes - 8) {
         error_set(err, ERROR_FORMAT,
@@ -174,10 +184,12 @@ static int32_t read_index(const char *path, const char **names, struct arena *ar
     const char *key;
     int32_t n = json_is_object(map) ? 0 : -1;
     if (n < 0) error_set(err, ERROR_FORMAT, "%s: \"weight_map\" is missing", path);
-    json_object_foreach(map, key, value) {
+    json_object_foreach(map, key, value)
+    {
         const char *name = json_string_value(value);
         int32_t i = 0;
-        while (name && i < n && strcmp(names[i], name) != 0) i++;
+        while (name && i < n && strcmp(names[i], name) != 0)
+            i++;
         if (n < 0 || (name && i < n)) continue;
         if (!name || strchr(name, '/') || n == FILES_MAX) {
             error_set(err, ERROR_FORMAT, "%s: tensor %.200s: its shard is no plain file name", path,
@@ -205,6 +217,7 @@ static int32_t list_files(const char *model_dir, const char **names, struct aren
 /* Parses all headers, which counts the tensors, then fills the table. */
 static bool read_headers(struct safetensors *files, struct arena *arena, struct error *err)
 {
+    assert(files->n_files > 0);
     json_t **headers = arena_push(arena, (size_t)files->n_files, sizeof *headers);
     size_t n_tensors = 0;
     bool ok = true;
@@ -219,7 +232,8 @@ static bool read_headers(struct safetensors *files, struct arena *arena, struct 
     }
     for (int32_t i = 0; i < files->n_files && ok; i++)
         ok = add_tensors(files, headers, i, arena, err);
-    for (int32_t i = 0; i < files->n_files; i++) json_decref(headers[i]);
+    for (int32_t i = 0; i < files->n_files; i++)
+        json_decref(headers[i]);
     return ok;
 }
 
@@ -257,6 +271,7 @@ void safetensors_close(struct safetensors *files)
 
 const struct tensor *safetensors_find(const struct safetensors *files, const char *name)
 {
+    assert(name);
     for (int32_t i = 0; i < files->n_tensors; i++)
         if (strcmp(files->tensors[i].name, name) == 0) return &files->tensors[i];
     return NULL;

@@ -56,6 +56,7 @@ static const char *const PART_NAMES[PART_COUNT][2] = {
 
 static bool part_exists(const struct model_config *config, enum part part)
 {
+    assert(part < PART_COUNT);
     if (part == PART_HEAD) return !config->tied_head;
     if (part >= PART_Q_BIAS && part <= PART_V_BIAS) return config->qkv_bias;
     return true;
@@ -89,17 +90,19 @@ static void part_shape(const struct model_config *config, enum part part, int32_
     case PART_FF_OUT: *rows = config->hidden, *cols = config->ffn; break;
     default: break;
     }
+    assert(*rows > 0);
+    assert(*cols > 0);
 }
 
 static void part_name(const struct model_config *config, enum part part, int32_t layer,
                       char name[NAME_BYTES])
 {
     const char *pattern = PART_NAMES[part][config->family];
+    assert(pattern);
+    assert(layer < config->n_layers);
     const char *mark = strstr(pattern, "%d");
-    if (!mark)
-        snprintf(name, NAME_BYTES, "%s", pattern);
-    else
-        snprintf(name, NAME_BYTES, "%.*s%d%s", (int)(mark - pattern), pattern, layer, mark + 2);
+    if (!mark) snprintf(name, NAME_BYTES, "%s", pattern);
+    else snprintf(name, NAME_BYTES, "%.*s%d%s", (int)(mark - pattern), pattern, layer, mark + 2);
 }
 
 /* The checked tensor of a part; NULL with err set when it is missing or wrong. */
@@ -116,9 +119,9 @@ static const struct tensor *part_find(const struct model_config *config,
         error_set(err, ERROR_FORMAT, "tensor %s is missing", name);
         return NULL;
     }
-    bool right = part_is_vector(part) ? tensor->n_dims == 1 && tensor->shape[0] == cols
-                                      : tensor->n_dims == 2 && tensor->shape[0] == rows &&
-                                            tensor->shape[1] == cols;
+    bool right = part_is_vector(part)
+                     ? tensor->n_dims == 1 && tensor->shape[0] == cols
+                     : tensor->n_dims == 2 && tensor->shape[0] == rows && tensor->shape[1] == cols;
     if (!right) {
         error_set(err, ERROR_FORMAT,
                   "%s: tensor %s has %d dimension(s) [%" PRId64 ", %" PRId64
@@ -142,7 +145,7 @@ struct planner {
     const struct model_config *config;
     const struct safetensors *files; /* NULL: dummy */
     const struct backend *backend;
-    size_t n_bytes;
+    size_t n_bytes; /* so far, each part rounded up to the alignment of a reserve */
     struct error *err;
     bool failed;
 };
@@ -177,20 +180,22 @@ static enum dtype plan_type(struct planner *planner, enum part first, int32_t n,
 /* A weight of `n` parts, rows one after the other. */
 static struct weight plan_weight(struct planner *planner, enum part first, int32_t n, int32_t layer)
 {
+    assert(n > 0);
     struct weight weight = {.dtype = plan_type(planner, first, n, layer)};
     for (int32_t i = 0; i < n; i++) {
         int32_t rows;
         part_shape(planner->config, (enum part)((int32_t)first + i), &rows, &weight.n_in);
         weight.n_out += rows;
     }
-    planner->n_bytes += round_up(
-        backend_weight_bytes(planner->backend, weight.n_out, weight.n_in, weight.dtype));
+    planner->n_bytes +=
+        round_up(backend_weight_bytes(planner->backend, weight.n_out, weight.n_in, weight.dtype));
     return weight;
 }
 
 /* A vector of `n` parts, kept in f32. */
 static struct matrix plan_vector(struct planner *planner, enum part first, int32_t n, int32_t layer)
 {
+    assert(part_is_vector(first));
     struct matrix vector = {.n_rows = 1, .dtype = DTYPE_F32};
     for (int32_t i = 0; i < n; i++) {
         int32_t rows, cols;
@@ -214,13 +219,14 @@ static void plan_layer(struct planner *planner, struct layer_weights *layer, int
     layer->ff_out = plan_weight(planner, PART_FF_OUT, 1, index);
 }
 
-bool weights_plan(struct weights *weights, const struct model_config *config,
-                  const struct safetensors *files, int32_t n_positions,
-                  const struct backend *backend, struct arena *run, size_t *n_bytes,
-                  struct error *err)
+bool weights_plan(struct weights *weights, const struct weights_source *source, struct arena *run,
+                  size_t *n_bytes, struct error *err)
 {
-    assert(n_positions > 0);
-    struct planner planner = {.config = config, .files = files, .backend = backend, .err = err};
+    const struct model_config *config = source->config;
+    assert(source->n_positions > 0);
+    assert(config->n_layers > 0);
+    struct planner planner = {
+        .config = config, .files = source->files, .backend = source->backend, .err = err};
     struct weights found = {0};
     found.layers = arena_push(run, (size_t)config->n_layers, sizeof *found.layers);
     found.embedding = (struct matrix){.n_rows = config->n_vocab,
@@ -231,8 +237,9 @@ bool weights_plan(struct weights *weights, const struct model_config *config,
     found.final_norm = plan_vector(&planner, PART_FINAL_NORM, 1, 0);
     found.head = plan_weight(&planner, config->tied_head ? PART_EMBEDDING : PART_HEAD, 1, 0);
     found.rope_table = (struct matrix){
-        .n_rows = n_positions, .n_cols = config->head_dim, .dtype = DTYPE_F32};
-    planner.n_bytes += round_up((size_t)n_positions * (size_t)config->head_dim * sizeof(float));
+        .n_rows = source->n_positions, .n_cols = config->head_dim, .dtype = DTYPE_F32};
+    planner.n_bytes +=
+        round_up((size_t)source->n_positions * (size_t)config->head_dim * sizeof(float));
     for (int32_t i = 0; i < config->n_layers && !planner.failed; i++)
         plan_layer(&planner, &found.layers[i], i);
     if (planner.failed) return false;
@@ -263,6 +270,7 @@ static uint64_t next_random(uint64_t *state)
 /* Uniform with variance 1 / n_in, so that activations stay of order one through the layers. */
 static void make_dummy(struct loader *loader, uint16_t *rows, size_t n, int32_t n_in)
 {
+    assert(n_in > 0);
     float scale = sqrtf(12.0f / (float)n_in);
     for (size_t i = 0; i < n; i++) {
         double u = (double)(next_random(&loader->seed) >> 11) * 0x1p-53;
@@ -272,6 +280,8 @@ static void make_dummy(struct loader *loader, uint16_t *rows, size_t n, int32_t 
 
 static void load_dummy_weight(struct loader *loader, struct weight target)
 {
+    assert(target.dtype == DTYPE_BF16);
+    assert(target.data);
     size_t mark = loader->scratch->used_bytes;
     uint16_t *rows = arena_push(loader->scratch, (size_t)DUMMY_ROWS * (size_t)target.n_in, 2);
     for (int32_t begin = 0; begin < target.n_out; begin += DUMMY_ROWS) {
@@ -309,6 +319,8 @@ static float read_number(const struct tensor *tensor, size_t i)
 {
     uint16_t half;
     float number;
+    assert(tensor->supported);
+    assert((i + 1) * dtype_bytes(tensor->dtype) <= tensor->n_bytes);
     if (tensor->dtype == DTYPE_F32) {
         memcpy(&number, (const char *)tensor->data + 4 * i, 4);
         return number;
@@ -364,6 +376,8 @@ static void load_embedding(struct loader *loader, struct matrix *embedding)
 static void load_rope_table(struct loader *loader, struct matrix *table)
 {
     int32_t half = table->n_cols / 2;
+    assert(table->n_cols % 2 == 0);
+    assert(table->dtype == DTYPE_F32);
     size_t mark = loader->scratch->used_bytes;
     size_t n = (size_t)table->n_rows * (size_t)table->n_cols;
     float *numbers = arena_push(loader->scratch, n, sizeof *numbers);
@@ -382,13 +396,14 @@ static void load_rope_table(struct loader *loader, struct matrix *table)
     arena_rewind(loader->scratch, mark);
 }
 
-void weights_load(struct weights *weights, const struct model_config *config,
-                  const struct safetensors *files, struct backend *backend, struct arena *run)
+void weights_load(struct weights *weights, const struct weights_source *source, struct arena *run)
 {
+    const struct model_config *config = source->config;
     assert(weights->layers);
+    assert(weights->embedding.data == NULL);
     struct loader loader = {.config = config,
-                            .files = files,
-                            .backend = backend,
+                            .files = source->files,
+                            .backend = source->backend,
                             .scratch = run,
                             .seed = 0x646C6C6D};
     load_embedding(&loader, &weights->embedding);
@@ -413,6 +428,8 @@ int32_t weights_inspect(const struct model_config *config, const char *model_dir
                         struct arena *arena, void (*problem)(void *context, const char *message),
                         void *context, int64_t *n_bytes)
 {
+    assert(problem);
+    assert(n_bytes);
     struct safetensors files;
     struct error err = {0};
     int32_t n_right = 0;
@@ -421,15 +438,14 @@ int32_t weights_inspect(const struct model_config *config, const char *model_dir
         problem(context, err.message);
         return 0;
     }
-    for (int32_t i = 0; i < files.n_tensors; i++) *n_bytes += (int64_t)files.tensors[i].n_bytes;
+    for (int32_t i = 0; i < files.n_tensors; i++)
+        *n_bytes += (int64_t)files.tensors[i].n_bytes;
     for (int32_t layer = 0; layer < config->n_layers; layer++) {
         int32_t first = layer == 0 ? 0 : PART_LAYER_FIRST;
         for (int32_t part = first; part < PART_COUNT; part++) {
             if (!part_exists(config, (enum part)part)) continue;
-            if (part_find(config, &files, (enum part)part, layer, &err))
-                n_right++;
-            else
-                problem(context, err.message);
+            if (part_find(config, &files, (enum part)part, layer, &err)) n_right++;
+            else problem(context, err.message);
         }
     }
     safetensors_close(&files);

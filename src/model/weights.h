@@ -13,6 +13,7 @@
 #include "model/config.h"
 #include "model/safetensors.h"
 
+/* One transformer block. */
 struct layer_weights {
     struct matrix attn_norm, ff_norm; /* [1, hidden] f32 */
     struct weight qkv;                /* [(n_heads + 2 n_kv_heads) * head_dim, hidden] */
@@ -22,26 +23,31 @@ struct layer_weights {
     struct weight ff_out;             /* [hidden, ffn] */
 };
 
+/* All of them. After weights_plan: shapes and types; after weights_load: data in REGION_WEIGHTS. */
 struct weights {
-    struct matrix embedding;  /* [n_vocab, hidden] as stored */
-    struct weight head;       /* [n_vocab, hidden] */
-    struct matrix final_norm; /* [1, hidden] f32 */
-    struct matrix rope_table; /* [n_positions, head_dim] f32: cosines, then sines */
+    struct matrix embedding;      /* [n_vocab, hidden] as stored */
+    struct weight head;           /* [n_vocab, hidden] */
+    struct matrix final_norm;     /* [1, hidden] f32 */
+    struct matrix rope_table;     /* [n_positions, head_dim] f32: cosines, then sines */
     struct layer_weights *layers; /* [n_layers], in the run arena */
 };
 
-/* Shapes and types of all weights (no data yet) and the bytes they need in this backend's layout.
- * `files` NULL: dummy weights in bf16. `n_positions`: rows of the RoPE table. False: ERROR_FORMAT,
- * which tensor is missing or wrong. */
-bool weights_plan(struct weights *weights, const struct model_config *config,
-                  const struct safetensors *files, int32_t n_positions,
-                  const struct backend *backend, struct arena *run, size_t *n_bytes,
-                  struct error *err);
+/* Where weights come from and where they go; everything borrowed. */
+struct weights_source {
+    const struct model_config *config;
+    const struct safetensors *files; /* NULL: dummy weights, bf16 from a fixed seed */
+    struct backend *backend;
+    int32_t n_positions; /* rows of the RoPE table */
+};
 
-/* Takes the memory from REGION_WEIGHTS and fills it: from the files weights_plan saw, or with
- * random numbers from a fixed seed. `run` serves as scratch and is rewound. */
-void weights_load(struct weights *weights, const struct model_config *config,
-                  const struct safetensors *files, struct backend *backend, struct arena *run);
+/* Shapes and types of all weights (no data yet) and the bytes they need in this backend's layout.
+ * The table of layers lives in `run`. False: ERROR_FORMAT, which tensor is missing or wrong. */
+bool weights_plan(struct weights *weights, const struct weights_source *source, struct arena *run,
+                  size_t *n_bytes, struct error *err);
+
+/* Takes the memory from REGION_WEIGHTS and fills it. Cannot fail: weights_plan has checked the same
+ * source. `run` serves as scratch and is rewound. */
+void weights_load(struct weights *weights, const struct weights_source *source, struct arena *run);
 
 /* Checks every expected tensor of a folder and hands each problem to `problem`; goes on after the
  * first. Returns the tensors that are right; n_bytes: bytes of all tensors in the files. */

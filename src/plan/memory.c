@@ -11,8 +11,9 @@ static size_t round_up(size_t n)
 static size_t activations(const struct memory_shape *shape)
 {
     size_t rows = (size_t)shape->n_rows_max;
-    size_t attention =
-        2 * (size_t)(shape->n_heads + shape->n_kv_heads) * (size_t)shape->head_dim;
+    assert(shape->hidden > 0);
+    assert(shape->head_dim > 0);
+    size_t attention = 2 * (size_t)(shape->n_heads + shape->n_kv_heads) * (size_t)shape->head_dim;
     size_t mlp = 3 * (size_t)shape->ffn;
     return 4 * round_up(rows * (size_t)shape->hidden * sizeof(float)) +
            round_up(rows * (attention > mlp ? attention : mlp) * sizeof(float));
@@ -22,8 +23,9 @@ void memory_size(struct memory_plan *plan, const struct memory_shape *shape)
 {
     assert(shape->n_rows_max > 0);
     assert(shape->n_cells_max > 0);
-    size_t slot_bytes = 2 * (size_t)shape->n_kv_heads * (size_t)shape->head_dim *
-                        (size_t)shape->kv_element_bytes;
+    assert(shape->n_picks_max <= shape->n_rows_max);
+    size_t slot_bytes =
+        2 * (size_t)shape->n_kv_heads * (size_t)shape->head_dim * (size_t)shape->kv_element_bytes;
     *plan = (struct memory_plan){
         .weights_bytes = shape->weight_bytes,
         .cache_bytes = (size_t)shape->n_layers * (size_t)shape->n_slots * slot_bytes,
@@ -40,6 +42,7 @@ bool memory_check(const struct memory_plan *plan, size_t limit_bytes, struct err
 {
     if (plan->total_bytes <= limit_bytes) return true;
     double mib = 1024.0 * 1024.0;
+    assert(plan->total_bytes > 0);
     return error_set(err, ERROR_UNAVAILABLE,
                      "needs %.1f MiB of memory (weights %.1f, activations %.1f, canvases %.1f, "
                      "scratch %.1f), %.1f MiB allowed; lower --rows or raise --memory",

@@ -13,22 +13,33 @@
 /* The model and the machine as far as bytes depend on them; plan knows neither layer. */
 struct memory_shape {
     int32_t n_layers, hidden, n_heads, n_kv_heads, head_dim, ffn;
-    int32_t n_positions;
-    size_t weight_bytes;  /* all weights in the backend's layout */
-    size_t backend_bytes; /* what the backend's ops need inside */
-    int32_t n_rows_max;   /* rows of an iteration */
-    int32_t n_picks_max;  /* rows that meet the vocabulary in an iteration */
-    size_t pick_bytes;    /* what score leaves per such row */
-    int64_t n_cells_max;  /* canvas cells of a window */
-    int64_t n_slots;      /* KV slots per layer */
-    int32_t kv_element_bytes;
+    int32_t n_positions;      /* longest canvas the model knows */
+    size_t weight_bytes;      /* all weights in the backend's layout */
+    size_t backend_bytes;     /* what the backend's ops need inside */
+    int32_t n_rows_max;       /* rows of an iteration */
+    int32_t n_picks_max;      /* rows that meet the vocabulary in an iteration */
+    size_t pick_bytes;        /* what score leaves per such row */
+    int64_t n_cells_max;      /* canvas cells of a window */
+    int64_t n_slots;          /* KV slots per layer */
+    int32_t kv_element_bytes; /* 4 where K and V are f32 */
 };
 
+/* Bytes by purpose; each multiple of 64, the alignment of a reserve.
+ *
+ *     REGION_WEIGHTS  | weights                                    |
+ *     REGION_CACHE    | K and V slots of every layer               |
+ *     REGION_SCRATCH  | activations | picks | canvases | backend's |  */
 struct memory_plan {
-    size_t weights_bytes, cache_bytes, activation_bytes, score_bytes, canvas_bytes, backend_bytes;
-    size_t total_bytes;
+    size_t weights_bytes;    /* as given */
+    size_t cache_bytes;      /* n_layers x n_slots x 2 x n_kv_heads x head_dim x element */
+    size_t activation_bytes; /* four hidden rows and one wide one per row (model/forward.h) */
+    size_t score_bytes;      /* picks; independent of the vocabulary */
+    size_t canvas_bytes;     /* token ids of a window */
+    size_t backend_bytes;    /* as given */
+    size_t total_bytes;      /* the sum */
 };
 
+/* Fills `plan` from the formulas above. */
 void memory_size(struct memory_plan *plan, const struct memory_shape *shape);
 
 /* True when the plan fits `limit_bytes`; else ERROR_UNAVAILABLE with both figures and the option to

@@ -7,6 +7,8 @@
 
 static int32_t divide_up(int32_t a, int32_t b)
 {
+    assert(a > 0);
+    assert(b > 0);
     return a / b + (a % b != 0);
 }
 
@@ -39,8 +41,7 @@ static bool check_rules(const struct decode_settings *decode, struct error *err)
     if (decode->threshold > 0 && decode->factor > 0)
         return error_set(err, ERROR_FORMAT, "threshold and factor exclude each other");
     if ((decode->threshold > 0 || decode->factor > 0) && !low_confidence)
-        return error_set(err, ERROR_FORMAT,
-                         "threshold and factor need remasking low_confidence");
+        return error_set(err, ERROR_FORMAT, "threshold and factor need remasking low_confidence");
     if (decode->alg_temp > 0 && (low_confidence || decode->remasking == REMASKING_RANDOM ||
                                  decode->remasking == REMASKING_ORIGIN))
         return error_set(err, ERROR_FORMAT,
@@ -51,16 +52,18 @@ static bool check_rules(const struct decode_settings *decode, struct error *err)
 static bool cut_steps(struct phases *phases, bool infill, const struct decode_settings *decode,
                       struct error *err)
 {
+    assert(phases->n_blocks > 0);
     if (decode->steps == 0) return true;
     if (infill) {
         phases->steps_per_block = divide_up(decode->steps, phases->n_blocks);
         return true;
     }
     if (decode->steps % phases->n_blocks != 0)
-        return error_set(err, ERROR_FORMAT,
-                         "steps is %d, must be a multiple of the %d blocks (gen_length %d in blocks "
-                         "of %d)",
-                         decode->steps, phases->n_blocks, decode->gen_length, phases->block_length);
+        return error_set(
+            err, ERROR_FORMAT,
+            "steps is %d, must be a multiple of the %d blocks (gen_length %d in blocks "
+            "of %d)",
+            decode->steps, phases->n_blocks, decode->gen_length, phases->block_length);
     phases->steps_per_block = decode->steps / phases->n_blocks;
     return true;
 }
@@ -99,5 +102,6 @@ void phases_block(const struct phases *phases, int32_t block_index, int32_t *beg
 
 int32_t phases_full_rows(const struct phases *phases)
 {
+    assert(phases->n_twins == 1 || phases->n_twins == 2);
     return phases->n_canvas * phases->n_twins;
 }

@@ -8,7 +8,8 @@
 
 #include "base/arena.h"
 
-/* Which masked position is committed first, and by which schedule (models.md 3.1, 3.2). */
+/* Which masked position is committed first, and by which schedule (LLaDA: arXiv
+ * 2502.09992; Dream: arXiv 2508.15487). */
 enum remasking {
     REMASKING_LOW_CONFIDENCE, /* LLaDA: blocks, exact quotas, probability of the argmax */
     REMASKING_RANDOM,         /* LLaDA: the same with random order */
@@ -35,24 +36,31 @@ struct decode_settings {
     bool logits_eos_inf, confidence_eos_eot_inf;
 };
 
+/* One prompt to answer. Plain data, copied freely; what it points to is borrowed from the window
+ * that it belongs to. */
 struct request {
-    int64_t index; /* 0-based input line */
-    int64_t line;  /* 1-based input line, for messages */
-    const char *id;
-    uint64_t id_hash; /* for noise */
-    int32_t n_prompt;
+    int64_t index;    /* 0-based input line */
+    int64_t line;     /* 1-based input line, for messages */
+    const char *id;   /* as on the line */
+    uint64_t id_hash; /* with the seed, the key of its noise: the same id gives the same answer */
+    int32_t n_prompt; /* at least 1 */
     const int32_t *prompt_ids; /* [n_prompt], borrowed from the window's arena */
     struct decode_settings decode;
-    bool want_logprobs;
+    bool want_logprobs;   /* answers then carry log_probs */
     uint64_t admitted_ns; /* when the line was read */
     void *line_state;     /* the app's own, untouched by plan and engine */
 };
 
+/* Why an answer ends: a stop token in its complete prefix, or gen_length tokens without one. */
 enum finish_reason { FINISH_STOP, FINISH_LENGTH };
 
-/* Monotonic times; 0: did not happen. */
+/* Monotonic times (base/clock.h); 0: did not happen. */
 struct answer_times {
-    uint64_t first_forward_ns, first_commit_ns, first_block_ns, last_commit_ns, finished_ns;
+    uint64_t first_forward_ns; /* start of the first iteration it took part in */
+    uint64_t first_commit_ns;  /* end of the iteration that fixed its first token */
+    uint64_t first_block_ns;   /* its first block was complete: what a reader could see first */
+    uint64_t last_commit_ns;
+    uint64_t finished_ns; /* its last iteration's end; queue = first_forward - admitted */
 };
 
 /* Borrowed until the callback that receives it returns. */
@@ -65,8 +73,11 @@ struct answer {
     int32_t n_tokens;
     int32_t n_effective; /* generated tokens up to and including the first stop token */
     enum finish_reason finish_reason;
-    int32_t steps, blocks, refresh_steps, reuse_steps;
-    int64_t positions; /* rows computed for it in the layers */
+    int32_t steps;         /* forward passes it took part in; refresh_steps + reuse_steps */
+    int32_t blocks;        /* blocks that were entered */
+    int32_t refresh_steps; /* full forwards */
+    int32_t reuse_steps;   /* forwards of the window alone */
+    int64_t positions;     /* rows computed for it in the layers */
     struct answer_times times;
 };
 

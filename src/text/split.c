@@ -1,6 +1,9 @@
 /* Regexes: translation from Oniguruma's dialect, compilation, and the walk from match to match.
- * A walk over n bytes gets a budget of steps proportional to n; the engine only tells when a limit
- * was passed, so a match starts with a small limit that is raised, and paid for, while it fails. */
+ *
+ * A regex of a file may be made to look far ahead, or to backtrack, again and again. So a match
+ * first sees a short window of the text and may take a number of steps in proportion; if it runs
+ * into the window's end or out of steps, it is repeated with more, and that is paid for from a
+ * budget that is linear in the text. What a window does decide holds for the whole text. */
 #include "text/split.h"
 
 #include <assert.h>
@@ -15,10 +18,11 @@ enum {
     REGEX_BYTES_MAX = 4096,
     /* The longest replacement below, for the two bytes of "\s". */
     TRANSLATED_BYTES_MAX = 8 * REGEX_BYTES_MAX,
-    STEPS_FIRST = 4096,
-    STEPS_RAISE = 4,
-    STEPS_PER_BYTE = 64,
-    STEPS_SPARE = 1 << 24,
+    WINDOW_BYTES_FIRST = 256, /* more than nearly all stretches */
+    WINDOW_GROWTH = 4,
+    STEPS_PER_BYTE = 16, /* of the window */
+    BUDGET_PER_BYTE = 32,
+    BUDGET_SPARE = 1 << 20,
 };
 
 /* ---- translation ---- */
@@ -163,7 +167,7 @@ bool split_compile(struct split *split, const char *regex, struct error *err)
         return error_set(err, ERROR_FORMAT, "the regex is not valid: %s", why);
     }
     /* Only a matter of speed: matching falls back to the interpreter by itself. */
-    (void)pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);
+    (void)pcre2_jit_compile(code, PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD);
     *split = (struct split){.code = code, .regex = regex};
     return true;
 }
@@ -178,11 +182,11 @@ void split_clear(struct split *split)
 
 bool split_matcher_open(struct split_matcher *matcher, size_t n_bytes, struct error *err)
 {
-    assert(n_bytes < SIZE_MAX / STEPS_PER_BYTE / 2);
+    assert(n_bytes < SIZE_MAX / BUDGET_PER_BYTE / 2);
     *matcher = (struct split_matcher){
         .data = pcre2_match_data_create(1, NULL),
         .context = pcre2_match_context_create(NULL),
-        .steps_left = STEPS_PER_BYTE * (uint64_t)n_bytes + STEPS_SPARE,
+        .budget_bytes = BUDGET_PER_BYTE * n_bytes + BUDGET_SPARE,
     };
     if (matcher->data == NULL || matcher->context == NULL) {
         split_matcher_close(matcher);
@@ -198,23 +202,42 @@ void split_matcher_close(struct split_matcher *matcher)
     *matcher = (struct split_matcher){0};
 }
 
+/* PCRE2's status of a match at or after cursor->search_from that sees `window_bytes` from there. */
+static int match_in_window(const struct split_cursor *cursor, struct split_matcher *matcher,
+                           size_t window_bytes, bool *is_whole)
+{
+    struct bytes text = cursor->text;
+    size_t end = text.n;
+    *is_whole = window_bytes >= text.n - cursor->search_from;
+    if (!*is_whole) {
+        end = cursor->search_from + window_bytes;
+        while (((uint8_t)text.data[end] & 0xC0) == 0x80)
+            end--; /* whole characters only */
+    }
+    size_t n_steps = STEPS_PER_BYTE * window_bytes;
+    pcre2_set_match_limit(matcher->context, n_steps < UINT32_MAX ? (uint32_t)n_steps : UINT32_MAX);
+    uint32_t options = PCRE2_NO_UTF_CHECK | (*is_whole ? 0 : PCRE2_PARTIAL_HARD);
+    int status = pcre2_match(cursor->split->code, (PCRE2_SPTR)text.data, end, cursor->search_from,
+                             options, matcher->data, matcher->context);
+    if (status != PCRE2_ERROR_JIT_STACKLIMIT) return status;
+    /* The interpreter keeps its stack on the heap. */
+    return pcre2_match(cursor->split->code, (PCRE2_SPTR)text.data, end, cursor->search_from,
+                       options | PCRE2_NO_JIT, matcher->data, matcher->context);
+}
+
 /* PCRE2's status of the first match at or after cursor->search_from. */
 static int match(const struct split_cursor *cursor, struct split_matcher *matcher)
 {
-    uint32_t options = PCRE2_NO_UTF_CHECK;
-    for (uint32_t steps_max = STEPS_FIRST;;) {
-        pcre2_set_match_limit(matcher->context, steps_max);
-        int status = pcre2_match(cursor->split->code, (PCRE2_SPTR)cursor->text.data, cursor->text.n,
-                                 cursor->search_from, options, matcher->data, matcher->context);
-        if (status == PCRE2_ERROR_JIT_STACKLIMIT) {
-            options |= PCRE2_NO_JIT; /* the interpreter keeps its stack on the heap */
-            continue;
-        }
-        if (status != PCRE2_ERROR_MATCHLIMIT) return status;
-        if (steps_max > UINT32_MAX / STEPS_RAISE) return status;
-        steps_max *= STEPS_RAISE;
-        if (steps_max > matcher->steps_left) return status;
-        matcher->steps_left -= steps_max;
+    assert(cursor->search_from <= cursor->text.n);
+    for (size_t window_bytes = WINDOW_BYTES_FIRST;;) {
+        bool is_whole;
+        int status = match_in_window(cursor, matcher, window_bytes, &is_whole);
+        bool is_undecided = status == PCRE2_ERROR_PARTIAL || status == PCRE2_ERROR_NOMATCH;
+        if (status != PCRE2_ERROR_MATCHLIMIT && (is_whole || !is_undecided)) return status;
+
+        window_bytes *= WINDOW_GROWTH;
+        if (window_bytes > matcher->budget_bytes) return PCRE2_ERROR_MATCHLIMIT;
+        matcher->budget_bytes -= window_bytes;
     }
 }
 

@@ -27,11 +27,11 @@ void split_clear(struct split *split); /* a zeroed one is fine */
 struct split_matcher {
     struct pcre2_real_match_data_8 *data;
     struct pcre2_real_match_context_8 *context;
-    uint64_t steps_left;
+    size_t budget_bytes; /* what longer looks at the text may still cost */
 };
 
-/* For texts of up to `n_bytes` in all. Bounds the steps, so that no regex of a file makes a text
- * take for ever. Heap; close it. */
+/* For texts of `n_bytes` in all: what matching them may cost is linear in that, so that no regex of
+ * a file makes a text take for ever. Heap; close it. */
 bool split_matcher_open(struct split_matcher *matcher, size_t n_bytes, struct error *err);
 void split_matcher_close(struct split_matcher *matcher); /* a zeroed one is fine */
 

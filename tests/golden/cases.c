@@ -27,10 +27,13 @@ static const int32_t *ids(const json_t *list, struct arena *arena, int32_t *n)
 
 static enum remasking remasking(const json_t *json)
 {
-    static const char *const names[REMASKING_COUNT] = {
-        [REMASKING_LOW_CONFIDENCE] = "low_confidence", [REMASKING_RANDOM] = "random",
-        [REMASKING_ORIGIN] = "origin",                 [REMASKING_MASKGIT_PLUS] = "maskgit_plus",
-        [REMASKING_TOPK_MARGIN] = "topk_margin",       [REMASKING_ENTROPY] = "entropy"};
+    static const char *const names[REMASKING_COUNT] = {[REMASKING_LOW_CONFIDENCE] =
+                                                           "low_confidence",
+                                                       [REMASKING_RANDOM] = "random",
+                                                       [REMASKING_ORIGIN] = "origin",
+                                                       [REMASKING_MASKGIT_PLUS] = "maskgit_plus",
+                                                       [REMASKING_TOPK_MARGIN] = "topk_margin",
+                                                       [REMASKING_ENTROPY] = "entropy"};
     const char *name = json_string_value(json_object_get(json, "remasking"));
     for (int32_t i = 0; name && i < REMASKING_COUNT; i++)
         if (strcmp(names[i], name) == 0) return (enum remasking)i;
@@ -69,8 +72,7 @@ static void read_case(struct golden_case *out, const json_t *json, int32_t index
     request->id_hash = hash ? strtoull(hash, NULL, 16) : 0;
     request->decode = settings(json);
     request->want_logprobs = true;
-    request->prompt_ids =
-        ids(json_object_get(json, "prompt_token_ids"), arena, &request->n_prompt);
+    request->prompt_ids = ids(json_object_get(json, "prompt_token_ids"), arena, &request->n_prompt);
     out->expect = ids(json_object_get(json, "expect"), arena, &out->n_expect);
 }
 

@@ -3,9 +3,9 @@
  *     golden BACKEND ISA THREADS FOLDER...
  *
  * Each folder holds a model and golden.json. Its cases run all in one batch, then each alone, then
- * (but on ref) shuffled: token ids must equal the expected ones, log-probabilities must be near the expected ones and
- * equal bit for bit between the ways (I3). Whole logits are compared alone and in a batch, and with
- * those that the file carries. ISA "best" leaves the choice to the backend. */
+ * (but on ref) shuffled: token ids must equal the expected ones, log-probabilities must be near the
+ * expected ones and equal bit for bit between the ways (I3). Whole logits are compared alone and in
+ * a batch, and with those that the file carries. ISA "best" leaves the choice to the backend. */
 #include <assert.h>
 #include <math.h>
 #include <stdio.h>
@@ -17,7 +17,7 @@
 #include "golden/probe.h"
 
 #define LOG_PROB_TOLERANCE 2e-3
-#define LOGITS_TOLERANCE 2e-5 /* of the row's largest value; float32 arithmetic */
+#define LOGITS_TOLERANCE   2e-5 /* of the row's largest value; float32 arithmetic */
 
 struct answer_copy {
     int32_t n, steps;
@@ -85,7 +85,8 @@ static struct answer_copy *run_cases(struct run *run, struct executor *executor,
     collector.answers = arena_push(&run->arena, (size_t)run->n_cases, sizeof *collector.answers);
     struct executor_events events = {.context = &collector, .answered = collect, .iterated = go_on};
     struct request *requests = arena_push(&run->arena, (size_t)run->n_cases, sizeof *requests);
-    for (int32_t i = 0; i < run->n_cases; i++) requests[i] = run->cases[order[i]].request;
+    for (int32_t i = 0; i < run->n_cases; i++)
+        requests[i] = run->cases[order[i]].request;
     for (int32_t i = 0; i < run->n_cases; i += n_together) {
         int32_t n = run->n_cases - i < n_together ? run->n_cases - i : n_together;
         for (int32_t j = 0; j < n; j++)
@@ -113,8 +114,7 @@ static const char *difference(const struct golden_case *golden, const struct ans
                  !(fabs(answer->log_probs[i] - expected) <= LOG_PROB_TOLERANCE))
             snprintf(text, sizeof text, "%s: log-probability %d is %g, expected %g",
                      golden->request.id, i, (double)answer->log_probs[i], expected);
-        else
-            continue;
+        else continue;
         return text;
     }
     if (golden->expect_steps < 0 || golden->expect_steps == answer->steps) return NULL;
@@ -138,14 +138,16 @@ static bool same_bits(const struct run *run, const struct answer_copy *a,
 /* Reverses halves and interleaves: every case has other neighbours than before. */
 static void shuffle(int32_t *order, int32_t n)
 {
-    for (int32_t i = 0; i < n; i++) order[i] = i % 2 == 0 ? n - 1 - i / 2 : i / 2;
+    for (int32_t i = 0; i < n; i++)
+        order[i] = i % 2 == 0 ? n - 1 - i / 2 : i / 2;
 }
 
 static void check_answers(struct run *run, struct executor *executor)
 {
     struct error err = {0};
     int32_t *order = arena_push(&run->arena, (size_t)run->n_cases, sizeof *order);
-    for (int32_t i = 0; i < run->n_cases; i++) order[i] = i;
+    for (int32_t i = 0; i < run->n_cases; i++)
+        order[i] = i;
     struct answer_copy *together = run_cases(run, executor, order, run->n_cases, &err);
     struct answer_copy *alone = together ? run_cases(run, executor, order, 1, &err) : NULL;
     shuffle(order, run->n_cases);
@@ -208,7 +210,8 @@ static void make_canvases(struct run *run, const struct model_config *config,
 static float *make_room(struct run *run, struct probe_canvas *canvases, int32_t n_vocab)
 {
     size_t n_rows = 0;
-    for (int32_t i = 0; i < run->n_cases; i++) n_rows += (size_t)canvases[i].n;
+    for (int32_t i = 0; i < run->n_cases; i++)
+        n_rows += (size_t)canvases[i].n;
     float *room = arena_push(&run->arena, n_rows * (size_t)n_vocab, sizeof *room), *at = room;
     for (int32_t i = 0; i < run->n_cases; i++) {
         canvases[i].logits = at;
@@ -221,8 +224,7 @@ static bool same_logits(const struct run *run, const struct probe_canvas *a,
                         const struct probe_canvas *b, int32_t n_vocab)
 {
     for (int32_t i = 0; i < run->n_cases; i++)
-        if (memcmp(a[i].logits, b[i].logits,
-                   (size_t)a[i].n * (size_t)n_vocab * sizeof(float)) != 0)
+        if (memcmp(a[i].logits, b[i].logits, (size_t)a[i].n * (size_t)n_vocab * sizeof(float)) != 0)
             return false;
     return true;
 }
@@ -314,10 +316,8 @@ static void find_model(struct run *run)
     snprintf(path, sizeof path, "%s/config.json", run->folder);
     FILE *file = fopen(path, "r");
     if (file) fclose(file);
-    if (file || !name)
-        snprintf(run->model_dir, sizeof run->model_dir, "%s", run->folder);
-    else
-        snprintf(run->model_dir, sizeof run->model_dir, "%s/../../models%s", run->folder, name);
+    if (file || !name) snprintf(run->model_dir, sizeof run->model_dir, "%s", run->folder);
+    else snprintf(run->model_dir, sizeof run->model_dir, "%s/../../models%s", run->folder, name);
 }
 
 static void check_folder(struct run *run)

@@ -14,8 +14,11 @@ bool probe_open(struct probe *probe, const char *model_dir, const char *backend,
     if (!config_read(&model->config, model_dir, run, err)) return false;
     if (!backend_open(&probe->backend, backend, limits, err)) return false;
     if (!safetensors_open(&files, model_dir, run, err)) return false;
-    bool ok = weights_plan(&model->weights, &model->config, &files, PROBE_ROWS_MAX,
-                           &probe->backend, run, &weight_bytes, err);
+    struct weights_source source = {.config = &model->config,
+                                    .files = &files,
+                                    .backend = &probe->backend,
+                                    .n_positions = PROBE_ROWS_MAX};
+    bool ok = weights_plan(&model->weights, &source, run, &weight_bytes, err);
     size_t logits_bytes = (size_t)PROBE_ROWS_MAX * (size_t)model->config.n_vocab * sizeof(float);
     const size_t regions[REGION_COUNT] = {
         [REGION_WEIGHTS] = weight_bytes,
@@ -23,7 +26,7 @@ bool probe_open(struct probe *probe, const char *model_dir, const char *backend,
             forward_bytes(&model->config, PROBE_ROWS_MAX) + PROBE_ROWS_MAX * sizeof(int32_t) +
             backend_scratch_bytes(&probe->backend, PROBE_ROWS_MAX, PROBE_ROWS_MAX) + logits_bytes};
     ok = ok && backend_allocate(&probe->backend, regions, err);
-    if (ok) weights_load(&model->weights, &model->config, &files, &probe->backend, run);
+    if (ok) weights_load(&model->weights, &source, run);
     safetensors_close(&files);
     if (!ok) return false;
     forward_init(&probe->forward, model, PROBE_ROWS_MAX);
@@ -46,8 +49,12 @@ bool probe_logits(struct probe *probe, const struct probe_canvas *canvases, int3
     static int32_t index[PROBE_ROWS_MAX], position[PROBE_ROWS_MAX], visible_end[PROBE_ROWS_MAX];
     static int32_t ids[PROBE_ROWS_MAX];
     static struct sequence sequences[PROBE_ROWS_MAX];
-    struct batch batch = {.canvas_index = index, .position = position, .visible_end = visible_end,
-                          .sequences = sequences, .picked_row = index, .n_sequences = n};
+    struct batch batch = {.canvas_index = index,
+                          .position = position,
+                          .visible_end = visible_end,
+                          .sequences = sequences,
+                          .picked_row = index,
+                          .n_sequences = n};
     for (int32_t i = 0; i < n; i++) {
         int32_t begin = batch.n_rows;
         assert(begin + canvases[i].n <= PROBE_ROWS_MAX);
@@ -58,8 +65,10 @@ bool probe_logits(struct probe *probe, const struct probe_canvas *canvases, int3
             position[row] = j;
             visible_end[row] = begin + canvases[i].n;
         }
-        sequences[i] = (struct sequence){.row_begin = begin, .n_rows = canvases[i].n,
-                                         .pick_begin = begin, .n_picks = canvases[i].n,
+        sequences[i] = (struct sequence){.row_begin = begin,
+                                         .n_rows = canvases[i].n,
+                                         .pick_begin = begin,
+                                         .n_picks = canvases[i].n,
                                          .cache_begin = -1};
         batch.n_rows += canvases[i].n;
     }

@@ -23,8 +23,8 @@ struct attention_case {
     int32_t n_cols;
     struct batch batch; /* all sequences, in order */
     struct sequence sequences[SEQUENCES_MAX];
-    const float *x;                    /* [n_rows, n_cols] */
-    const float *keys, *values;        /* [n_slots, n_kv_heads * head_dim] */
+    const float *x;             /* [n_rows, n_cols] */
+    const float *keys, *values; /* [n_slots, n_kv_heads * head_dim] */
     int64_t n_slots;
     float scale;
     bool picked;
@@ -63,13 +63,14 @@ static int32_t draw_visible_end(int32_t kind, int32_t r, int32_t n_rows)
     return block_end < n_rows ? block_end : n_rows;
 }
 
-static void draw_sequences(struct check *check, struct attention_case *c, const struct shape *shapes,
-                           int32_t n)
+static void draw_sequences(struct check *check, struct attention_case *c,
+                           const struct shape *shapes, int32_t n)
 {
     int32_t n_rows = 0, n_picks = 0;
     int64_t n_slots = 2;
     assert(n <= SEQUENCES_MAX);
-    for (int32_t s = 0; s < n; s++) n_rows += shapes[s].n_rows;
+    for (int32_t s = 0; s < n; s++)
+        n_rows += shapes[s].n_rows;
     int32_t *visible_end = check_host(check, (size_t)n_rows, sizeof *visible_end);
     int32_t *picked = check_host(check, (size_t)n_rows, sizeof *picked);
     int32_t *zeros = check_host(check, (size_t)n_rows, sizeof *zeros);
@@ -105,13 +106,14 @@ static void fill_columns(float *x, const struct attention_case *c, int32_t begin
                          float value)
 {
     for (int32_t r = 0; r < c->batch.n_rows; r++) {
-        for (int32_t k = begin; k < end; k++) x[(ptrdiff_t)r * c->n_cols + k] = value;
+        for (int32_t k = begin; k < end; k++)
+            x[(ptrdiff_t)r * c->n_cols + k] = value;
     }
 }
 
 static void draw_numbers(struct check *check, struct attention_case *c, enum score_kind kind)
 {
-    static const double query_size[SCORE_KIND_COUNT] = {1, 1, 30, 1e-20};
+    static const double query_size[SCORE_KIND_COUNT] = {1, 1, 300, 1e-20};
     int32_t n_kv = c->heads.n_kv_heads * c->heads.head_dim;
     c->n_cols = value_col(&c->heads) + n_kv;
     float *x = check_normals(check, c->batch.n_rows, c->n_cols, 1);
@@ -122,7 +124,8 @@ static void draw_numbers(struct check *check, struct attention_case *c, enum sco
     }
     if (kind == SCORES_EQUAL) {
         fill_columns(x, c, key_col(&c->heads), value_col(&c->heads), 0.75f);
-        for (size_t i = 0; i < cache_elements(c); i++) keys[i] = 0.75f;
+        for (size_t i = 0; i < cache_elements(c); i++)
+            keys[i] = 0.75f;
     }
     c->x = x;
     c->keys = keys;
@@ -170,7 +173,8 @@ static void part_init(struct check *check, struct part *part, const struct atten
     for (int i = 0; i < 4; i++)
         arrays[i] = check_host(check, (size_t)c->batch.n_rows, sizeof *arrays[i]);
     *part = (struct part){.row = arrays[0], .pick = arrays[1]};
-    for (int32_t i = 0; i < n; i++) add_sequence(part, c, units[i], arrays);
+    for (int32_t i = 0; i < n; i++)
+        add_sequence(part, c, units[i], arrays);
     part->batch.sequences = part->sequences;
     part->batch.canvas_index = part->batch.position = c->batch.position; /* zeros */
     part->batch.visible_end = arrays[2];
@@ -183,8 +187,7 @@ static float *part_rows(struct check *check, const struct attention_case *c, con
     size_t n_cols = (size_t)c->n_cols;
     float *taken = check_host(check, (size_t)n * n_cols, sizeof *taken);
     for (int32_t i = 0; i < n; i++)
-        memcpy(taken + (size_t)i * n_cols, c->x + (size_t)rows[i] * n_cols,
-               n_cols * sizeof *taken);
+        memcpy(taken + (size_t)i * n_cols, c->x + (size_t)rows[i] * n_cols, n_cols * sizeof *taken);
     return taken;
 }
 
@@ -266,7 +269,8 @@ static void run_attend(struct check *check, const void *context, const int32_t *
     args.query = args.fresh.x;
     if (c->picked) {
         int32_t *rows = check_host(check, (size_t)n_queries, sizeof *rows);
-        for (int32_t i = 0; i < n_queries; i++) rows[i] = part.row[part.batch.picked_row[i]];
+        for (int32_t i = 0; i < n_queries; i++)
+            rows[i] = part.row[part.batch.picked_row[i]];
         args.query = check_input(check, n_queries, c->n_cols, part_rows(check, c, rows, n_queries));
     }
     check_start(check, &part.batch);
@@ -294,7 +298,8 @@ static double attend_head(const struct attention_case *c, const struct sequence 
     assert(n_keys <= KEYS_MAX);
     for (int naive = 0; naive < 2; naive++) {
         double max = -INFINITY, total = 0, *sum = out[naive];
-        for (int32_t i = 0; i < head_dim; i++) sum[i] = 0;
+        for (int32_t i = 0; i < head_dim; i++)
+            sum[i] = 0;
         for (int32_t j = 0; j < n_keys; j++) {
             double dot = product(query, key_at(c, sequence, kv_head, j, false), head_dim, naive);
             scores[j] = check_keep(naive, (double)c->scale * dot);
@@ -311,7 +316,8 @@ static double attend_head(const struct attention_case *c, const struct sequence 
                 size = fmax(size, fabs((double)value[i]));
             }
         }
-        for (int32_t i = 0; i < head_dim; i++) sum[i] = check_keep(naive, sum[i] / total);
+        for (int32_t i = 0; i < head_dim; i++)
+            sum[i] = check_keep(naive, sum[i] / total);
     }
     return size * steepness;
 }
@@ -338,14 +344,19 @@ static void judge_attend(struct check *check, const struct attention_case *c, co
     }
 }
 
-static const struct shape attend_shapes[][3] = {
-    {{1, 0}},           {{1, 1}},          {{15, 0}, {1, 0}},         {{16, 16}, {17, 0}, {2, 33}},
-    {{33, 31}, {5, 1}}, {{31, 0}, {32, 0}, {64, 65}}, {{1, 100}, {3, 17}, {70, 0}}};
+static const struct shape attend_shapes[][3] = {{{1, 0}},
+                                                {{1, 1}},
+                                                {{15, 0}, {1, 0}},
+                                                {{16, 16}, {17, 0}, {2, 33}},
+                                                {{33, 31}, {5, 1}},
+                                                {{31, 0}, {32, 0}, {64, 65}},
+                                                {{1, 100}, {3, 17}, {70, 0}}};
 
 static int32_t n_shapes_of(const struct shape shapes[3])
 {
     int32_t n = 0;
-    while (n < 3 && shapes[n].n_rows > 0) n++;
+    while (n < 3 && shapes[n].n_rows > 0)
+        n++;
     return n;
 }
 
@@ -504,8 +515,7 @@ static double head_score(const struct attention_case *c, int32_t unit, int32_t k
 {
     const struct select_sequence *select = &c->selects[unit];
     int32_t head_dim = c->heads.head_dim, group = c->heads.n_heads / c->heads.n_kv_heads;
-    const float *key =
-        key_at(c, &c->sequences[unit], kv_head, key_of(c, unit, candidate), false);
+    const float *key = key_at(c, &c->sequences[unit], kv_head, key_of(c, unit, candidate), false);
     double best = -INFINITY;
     for (int32_t h = kv_head * group; h < (kv_head + 1) * group; h++) {
         double score = 0, terms = 0;
@@ -590,7 +600,8 @@ static void take_targets(struct check *check, const struct attention_case *c,
                          const struct select_kv_args *args, float *images)
 {
     size_t n = cache_elements(c), slot = (size_t)(c->heads.n_kv_heads * c->heads.head_dim);
-    float *found = check_host(check, n, sizeof *found), *wanted = check_host(check, n, sizeof *wanted);
+    float *found = check_host(check, n, sizeof *found),
+          *wanted = check_host(check, n, sizeof *wanted);
     for (int v = 0; v < 2; v++) {
         backend_download(&check->backend, found,
                          cache_matrix(c, v == 0 ? args->cache.keys : args->cache.values));

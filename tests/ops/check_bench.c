@@ -146,7 +146,8 @@ void bench_rope(struct check *check)
 }
 
 /* Fresh rows of q, k, v and an empty cache of as many slots. */
-static void make_heads(struct check *check, int32_t n, struct kv_rows *fresh, struct kv_cache *cache)
+static void make_heads(struct check *check, int32_t n, struct kv_rows *fresh,
+                       struct kv_cache *cache)
 {
     size_t n_bytes = 2 * (size_t)n * HIDDEN * sizeof(float);
     assert(n > 0);
@@ -165,7 +166,8 @@ void bench_store_kv(struct check *check)
         struct bench_batch made;
         check_reset(check);
         struct store_row *rows = check_host(check, (size_t)n, sizeof *rows);
-        for (int32_t r = 0; r < n; r++) rows[r] = (struct store_row){r, r, n, 0};
+        for (int32_t r = 0; r < n; r++)
+            rows[r] = (struct store_row){r, r, n, 0};
         struct store_kv_args args = {.rows = rows, .n = n};
         make_heads(check, n, &args.fresh, &args.cache);
         const struct batch *batch = make_batch(check, &made, n);
@@ -267,10 +269,8 @@ void bench_score(struct check *check)
 {
     const struct score_row greedy = {.uncond_row = -1, .top_p = 1};
     const struct score_row sampled = {.uncond_row = -1, .top_p = 1, .temperature = 1};
-    const struct score_row nucleus = {.uncond_row = -1,
-                                      .top_p = 0.95,
-                                      .temperature = 0.2,
-                                      .confidence = CONFIDENCE_ENTROPY};
+    const struct score_row nucleus = {
+        .uncond_row = -1, .top_p = 0.95, .temperature = 0.2, .confidence = CONFIDENCE_ENTROPY};
     time_score(check, 1, &greedy, "greedy");
     time_score(check, 32, &greedy, "greedy");
     time_score(check, 32, &sampled, "sampled");

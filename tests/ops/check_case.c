@@ -1,5 +1,5 @@
-/* What all checks share: fenced memory, random inputs, the tolerance rule, batch invariance, and the
- * clock of the benchmarks. */
+/* What all checks share: fenced memory, random inputs, the tolerance rule, batch invariance, and
+ * the clock of the benchmarks. */
 #include <assert.h>
 #include <math.h>
 #include <stdarg.h>
@@ -158,8 +158,7 @@ struct weight check_weight(struct check *check, struct weight shape, float *valu
 {
     size_t n = (size_t)shape.n_out * (size_t)shape.n_in;
     const uint8_t *source = check_elements(check, shape.dtype, n, values, exact);
-    size_t n_bytes =
-        backend_weight_bytes(&check->backend, shape.n_out, shape.n_in, shape.dtype);
+    size_t n_bytes = backend_weight_bytes(&check->backend, shape.n_out, shape.n_in, shape.dtype);
     int32_t n_first = shape.n_out / 3;
     assert(n_bytes >= n * dtype_bytes(shape.dtype));
     shape.data = check_take(check, n_bytes);
@@ -220,7 +219,8 @@ int32_t check_below(struct check *check, int32_t n)
 static double normal(struct check *check)
 {
     double sum = -6;
-    for (int i = 0; i < 12; i++) sum += check_uniform(check);
+    for (int i = 0; i < 12; i++)
+        sum += check_uniform(check);
     return sum;
 }
 
@@ -246,7 +246,8 @@ float *check_normals(struct check *check, int32_t n_rows, int32_t n_cols, double
 {
     size_t n = (size_t)n_rows * (size_t)n_cols;
     float *rows = check_host(check, n, sizeof *rows);
-    for (size_t i = 0; i < n; i++) rows[i] = (float)(normal(check) * deviation);
+    for (size_t i = 0; i < n; i++)
+        rows[i] = (float)(normal(check) * deviation);
     return rows;
 }
 
@@ -296,7 +297,8 @@ static int32_t *list_all(struct check *check, int32_t n)
 {
     int32_t *list = check_host(check, (size_t)n, sizeof *list);
     assert(n > 0);
-    for (int32_t i = 0; i < n; i++) list[i] = i;
+    for (int32_t i = 0; i < n; i++)
+        list[i] = i;
     return list;
 }
 
@@ -312,7 +314,8 @@ void check_invariance(struct check *check, const struct check_units *units, void
     uint8_t *again = check_host(check, units->out_bytes, 1);
     check_whole(check, units, whole);
 
-    for (int32_t i = 0; i < n; i++) units->run(check, units->context, &list[i], 1, again);
+    for (int32_t i = 0; i < n; i++)
+        units->run(check, units->context, &list[i], 1, again);
     if (memcmp(whole, again, units->out_bytes) != 0)
         check_fail(check, "%s: a row alone differs from the row in its batch", what);
 

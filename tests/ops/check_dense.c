@@ -26,14 +26,14 @@ static void give_rows(struct check *check, struct matrix result, const int32_t *
     float *found = check_host(check, (size_t)result.n_rows * n_cols, sizeof *found);
     backend_download(&check->backend, found, result);
     for (int32_t i = 0; i < result.n_rows; i++)
-        memcpy(out + (size_t)rows[i] * n_cols, found + (size_t)i * n_cols,
-               n_cols * sizeof *found);
+        memcpy(out + (size_t)rows[i] * n_cols, found + (size_t)i * n_cols, n_cols * sizeof *found);
 }
 
 static double largest(const double *values, int32_t n)
 {
     double max = 0;
-    for (int32_t i = 0; i < n; i++) max = fmax(max, fabs(values[i]));
+    for (int32_t i = 0; i < n; i++)
+        max = fmax(max, fabs(values[i]));
     return max;
 }
 
@@ -130,8 +130,8 @@ static void linear_shape(struct check *check, struct linear_case c)
     assert(c.out_begin < c.n_out);
     for (int32_t i = 0; tally.n < CHECK_TALLY_MIN || i == 0; i++)
         linear_once(check, c, i, &tally);
-    snprintf(what, sizeof what, "linear %d x %d x %d %s%s, out_begin %d", c.n_rows, c.n_out,
-             c.n_in, dtypes[c.dtype], c.has_bias ? " bias" : "", c.out_begin);
+    snprintf(what, sizeof what, "linear %d x %d x %d %s%s, out_begin %d", c.n_rows, c.n_out, c.n_in,
+             dtypes[c.dtype], c.has_bias ? " bias" : "", c.out_begin);
     check_tally_end(check, &tally, what);
 }
 
@@ -149,8 +149,9 @@ void check_linear(struct check *check)
         linear_shape(check, c);
     }
     for (int32_t dtype = DTYPE_F32; dtype <= DTYPE_F16; dtype++) { /* long sums, several panels */
-        linear_shape(check, (struct linear_case){
-                                .n_rows = 5, .n_out = 130, .n_in = 1031, .dtype = (enum dtype)dtype});
+        linear_shape(check,
+                     (struct linear_case){
+                         .n_rows = 5, .n_out = 130, .n_in = 1031, .dtype = (enum dtype)dtype});
         linear_shape(check, (struct linear_case){.n_rows = 70,
                                                  .n_out = 48,
                                                  .n_in = 520,
@@ -392,11 +393,12 @@ static void embed_case(struct check *check, int32_t n_rows, int32_t n_cols, enum
     float *values = check_host(check, n, sizeof *values);
     float *found = check_host(check, n_found, sizeof *found);
     const void *source = check_elements(check, dtype, n, values, false);
-    for (int32_t i = 0; i < N_CELLS; i++) cells[i] = check_below(check, N_VOCAB);
-    struct embed_args args = {.out = check_output(check, n_rows, n_cols),
-                              .table = {check_take(check, n * dtype_bytes(dtype)), N_VOCAB, n_cols,
-                                        dtype},
-                              .canvas = check_cells(check, N_CELLS, cells)};
+    for (int32_t i = 0; i < N_CELLS; i++)
+        cells[i] = check_below(check, N_VOCAB);
+    struct embed_args args = {
+        .out = check_output(check, n_rows, n_cols),
+        .table = {check_take(check, n * dtype_bytes(dtype)), N_VOCAB, n_cols, dtype},
+        .canvas = check_cells(check, N_CELLS, cells)};
     backend_upload(&check->backend, args.table, source);
     check_start(check, batch);
     backend_embed(&check->backend, &args);
@@ -494,16 +496,17 @@ static void rope_row(const struct rope_case *c, int32_t r, bool naive, double *o
     const float *x = c->x + (ptrdiff_t)r * c->n_cols;
     const float *cosines = c->table + (ptrdiff_t)c->batch.position[r] * c->head_dim;
     int32_t half = c->head_dim / 2;
-    for (int32_t k = 0; k < c->n_cols; k++) out[k] = (double)x[k];
+    for (int32_t k = 0; k < c->n_cols; k++)
+        out[k] = (double)x[k];
     for (int32_t h = 0; h < c->n_heads; h++) {
         for (int32_t i = 0; i < half; i++) {
             int32_t low = c->col_begin + h * c->head_dim + i, high = low + half;
             double cosine = (double)cosines[i], sine = (double)cosines[half + i];
             double a = (double)x[low], b = (double)x[high];
-            out[low] = check_keep(naive,
-                                  check_keep(naive, a * cosine) - check_keep(naive, b * sine));
-            out[high] = check_keep(naive,
-                                   check_keep(naive, b * cosine) + check_keep(naive, a * sine));
+            out[low] =
+                check_keep(naive, check_keep(naive, a * cosine) - check_keep(naive, b * sine));
+            out[high] =
+                check_keep(naive, check_keep(naive, b * cosine) + check_keep(naive, a * sine));
         }
     }
 }
@@ -559,10 +562,9 @@ void check_rope(struct check *check)
     static const int32_t rows[] = {1, 5, 17}, dims[] = {2, 16, 32, 64, 80, 128};
     static const int32_t heads[] = {1, 3, 12};
     for (int32_t i = 0; i < COUNT_OF(rows) * COUNT_OF(dims) * COUNT_OF(heads); i++)
-        rope_shape(check,
-                   (struct rope_case){.n_rows = rows[i % COUNT_OF(rows)],
-                                      .head_dim = dims[i / COUNT_OF(rows) % COUNT_OF(dims)],
-                                      .n_heads = heads[i / COUNT_OF(rows) / COUNT_OF(dims)],
-                                      .col_begin = i % 2 == 0 ? 0 : 7,
-                                      .picked = i % 3 == 0});
+        rope_shape(check, (struct rope_case){.n_rows = rows[i % COUNT_OF(rows)],
+                                             .head_dim = dims[i / COUNT_OF(rows) % COUNT_OF(dims)],
+                                             .n_heads = heads[i / COUNT_OF(rows) / COUNT_OF(dims)],
+                                             .col_begin = i % 2 == 0 ? 0 : 7,
+                                             .picked = i % 3 == 0});
 }

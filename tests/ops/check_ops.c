@@ -68,7 +68,8 @@ static bool parse_options(struct options *options, int argc, char **argv)
             if (!want_op(options, name)) return false;
         }
     }
-    for (int i = 0; i < N_OPS && !has_names; i++) options->wanted[i] = true;
+    for (int i = 0; i < N_OPS && !has_names; i++)
+        options->wanted[i] = true;
     return true;
 }
 
@@ -116,7 +117,8 @@ static int run_all(struct check *check, const struct options *options)
     int n_failed = 0, n_wanted = 0;
     printf("# backend %s, isa %s, seed %" PRIu64 "\n", check->backend.ops->name,
            options->limits.cpu_isa != NULL ? options->limits.cpu_isa : "best", options->seed);
-    for (int i = 0; i < N_OPS; i++) n_wanted += options->wanted[i];
+    for (int i = 0; i < N_OPS; i++)
+        n_wanted += options->wanted[i];
     for (int i = 0; i < N_OPS; i++) {
         if (options->wanted[i] && !run_op(check, options, i)) n_failed++;
     }

@@ -80,8 +80,8 @@ struct matrix check_output(struct check *check, int32_t n_rows, int32_t n_cols);
 struct matrix check_cells(struct check *check, int32_t n_cells, const int32_t *source);
 void *check_take(struct check *check, size_t n_bytes);
 
-/* Random rows in a dtype; `values` gets them as f32 [n_rows * n_cols]. In steps of 1/8 when `exact`,
- * so that short sums have no rounding. */
+/* Random rows in a dtype; `values` gets them as f32 [n_rows * n_cols]. In steps of 1/8 when
+ * `exact`, so that short sums have no rounding. */
 const void *check_elements(struct check *check, enum dtype dtype, size_t n, float *values,
                            bool exact);
 struct weight check_weight(struct check *check, struct weight shape, float *values, bool exact);

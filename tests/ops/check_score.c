@@ -67,7 +67,8 @@ static void sort_candidates(const double *logits, int32_t n, struct decision *de
     for (int32_t id = 0; id < n; id++) {
         if (logits[id] == -INFINITY) continue;
         int32_t i = n_candidates++;
-        for (; i > 0 && logits[order[i - 1]] < logits[id]; i--) order[i] = order[i - 1];
+        for (; i > 0 && logits[order[i - 1]] < logits[id]; i--)
+            order[i] = order[i - 1];
         order[i] = id;
     }
     decision->n_candidates = decision->n_kept = n_candidates;
@@ -87,7 +88,8 @@ static void keep_top_k(const struct score_row *row, const double *logits, double
     int32_t n = row->top_k;
     if (n == 0 || n >= decision->n_candidates) return;
     double last = logits[decision->order[n - 1]];
-    while (n < decision->n_candidates && logits[decision->order[n]] >= last) n++;
+    while (n < decision->n_candidates && logits[decision->order[n]] >= last)
+        n++;
     decision->n_kept = n;
     if (!is_apart(logits, decision, n - 1, tolerance)) decision->is_clear = false;
 }
@@ -175,7 +177,8 @@ static double softmax_of(const struct softmax_args *args, double *p)
         p[i] = check_keep(naive, exp(check_keep(naive, z - max)));
         sum = check_keep(naive, sum + p[i]);
     }
-    for (int32_t i = 0; i < args->n; i++) p[i] = check_keep(naive, p[i] / sum);
+    for (int32_t i = 0; i < args->n; i++)
+        p[i] = check_keep(naive, p[i] / sum);
     return check_keep(naive, max + check_keep(naive, log(sum)));
 }
 
@@ -222,7 +225,7 @@ static double confidence_of(const struct score_row *row, const struct decision *
 
 /* {log_prob, confidence}; returns the size of the terms of the logits. */
 static double numbers_of(const struct score_case *c, int32_t r, const struct decision *decision,
-                       bool naive, double numbers[2])
+                         bool naive, double numbers[2])
 {
     double logits[VOCAB_MAX], p[VOCAB_MAX];
     double size = make_logits(c, r, naive, logits);
@@ -265,7 +268,8 @@ static void draw_hidden(struct check *check, const struct score_case *c, float *
         check_elements(check, DTYPE_F32, (size_t)c->n_in, row, true);
     } else {
         check_fill_row(check, row, c->n_in, ROW_NORMAL);
-        for (int32_t k = 0; k < c->n_in; k++) row[k] *= (float)deviation;
+        for (int32_t k = 0; k < c->n_in; k++)
+            row[k] *= (float)deviation;
     }
 }
 
@@ -294,7 +298,8 @@ static void draw_score(struct check *check, struct score_case *c, struct decisio
     c->uncond = check_host(check, n_hidden, sizeof *c->uncond);
     c->rows = check_host(check, (size_t)c->n_rows, sizeof *c->rows);
     *decisions = check_host(check, (size_t)c->n_rows, sizeof **decisions);
-    for (int32_t r = 0; r < c->n_rows; r++) draw_row(check, c, r, &(*decisions)[r]);
+    for (int32_t r = 0; r < c->n_rows; r++)
+        draw_row(check, c, r, &(*decisions)[r]);
 }
 
 /* ---- running ---- */
@@ -339,7 +344,8 @@ static void run_score(struct check *check, const void *context, const int32_t *u
     backend_score(&check->backend, &args);
     check_finish(check);
     backend_download(&check->backend, found, picks);
-    for (int32_t i = 0; i < n; i++) ((struct pick *)out)[units[i]] = found[i];
+    for (int32_t i = 0; i < n; i++)
+        ((struct pick *)out)[units[i]] = found[i];
     check_rewind(check, mark);
 }
 
@@ -405,7 +411,8 @@ static void score_overflow(struct check *check)
     struct score_row rows[3];
     check_reset(check);
     draw_score(check, &c, &decisions);
-    for (int32_t r = 0; r < 3; r++) c.rows[r].uncond_row = -1;
+    for (int32_t r = 0; r < 3; r++)
+        c.rows[r].uncond_row = -1;
     c.hidden[16] = NAN;
     struct score_args args = {.picks = check_take(check, 3 * sizeof(struct pick)),
                               .hidden = upload_hidden(check, &c, units, rows, 3),
@@ -469,7 +476,8 @@ static void order_picks(const struct commit_case *c, const struct commit_request
         if (request->order_temperature > 0)
             value[pick] = value[pick] / request->order_temperature -
                           log(-log(commit_noise(c, request, pick, NOISE_ORDER)));
-        for (; i > 0 && value[order[i - 1]] < value[pick]; i--) order[i] = order[i - 1];
+        for (; i > 0 && value[order[i - 1]] < value[pick]; i--)
+            order[i] = order[i - 1];
         order[i] = pick;
     }
 }
@@ -492,8 +500,7 @@ static bool is_committed(const struct commit_case *c, const struct commit_reques
     case COMMIT_THRESHOLD:
         return rank == 0 || c->picks[order[rank]].confidence >= request->threshold;
     case COMMIT_FACTOR: return rank < factor_count(c, request, order);
-    case COMMIT_EACH:
-        return commit_noise(c, request, order[rank], NOISE_EACH) < request->threshold;
+    case COMMIT_EACH: return commit_noise(c, request, order[rank], NOISE_EACH) < request->threshold;
     }
     return false;
 }
@@ -526,8 +533,8 @@ static void draw_request(struct check *check, struct commit_case *c, int32_t i, 
     if (request->rule == COMMIT_TOP && check_below(check, 2) == 0) request->order_temperature = 0.4;
     for (int32_t n = 0; n < n_picks; n++) {
         int32_t pick = c->n_picks++;
-        double confidence = check_below(check, 3) == 0 ? check_uniform(check)
-                                                       : values[check_below(check, 6)];
+        double confidence =
+            check_below(check, 3) == 0 ? check_uniform(check) : values[check_below(check, 6)];
         c->picks[pick] = (struct pick){.id = check_below(check, 1000), .confidence = confidence};
         c->cell[pick] = 2 * pick;
         c->twin_cell[pick] = check_below(check, 3) == 0 ? 2 * pick + 1 : -1;
@@ -541,7 +548,8 @@ static void commit_case(struct check *check, int32_t n_requests)
     check_reset(check);
     struct commit_case *c = check_host(check, 1, sizeof *c);
     int32_t found[N_CELLS], before[N_CELLS];
-    for (int32_t i = 0; i < N_CELLS; i++) before[i] = c->wanted[i] = EMPTY_CELL;
+    for (int32_t i = 0; i < N_CELLS; i++)
+        before[i] = c->wanted[i] = EMPTY_CELL;
     for (int32_t i = 0; i < n_requests; i++) {
         draw_request(check, c, i, sizes[check_below(check, COUNT_OF(sizes))]);
         want_committed(c, &c->requests[i]);
@@ -568,5 +576,6 @@ static void commit_case(struct check *check, int32_t n_requests)
 
 void check_commit(struct check *check)
 {
-    for (int32_t i = 0; i < 600; i++) commit_case(check, 1 + i % REQUESTS_MAX);
+    for (int32_t i = 0; i < 600; i++)
+        commit_case(check, 1 + i % REQUESTS_MAX);
 }

@@ -110,8 +110,10 @@ Test(backend, f32_rounds_to_the_nearest_bf16_and_ties_to_even)
         const struct {
             uint32_t f32;
             uint32_t bf16;
-        } cases[] = {{low | 0x7FFF, bits}, {low | 0x8000, bits + (bits & 1)},
-                     {low | 0x8001, bits + 1}, {low | 0xFFFF, bits + 1}};
+        } cases[] = {{low | 0x7FFF, bits},
+                     {low | 0x8000, bits + (bits & 1)},
+                     {low | 0x8001, bits + 1},
+                     {low | 0xFFFF, bits + 1}};
         for (int i = 0; i < 4; i++) {
             float value;
             memcpy(&value, &cases[i].f32, sizeof value);
@@ -150,7 +152,8 @@ static void bench_init(struct bench *bench, const struct score_row *row)
     memset(bench, 0, sizeof *bench);
     cr_assert(backend_open(&bench->backend, "ref", &(struct backend_limits){0}, &err));
     cr_assert(backend_allocate(&bench->backend, region_bytes, &err));
-    for (int i = 0; i < N_VOCAB; i++) identity[i * N_VOCAB + i] = 1;
+    for (int i = 0; i < N_VOCAB; i++)
+        identity[i * N_VOCAB + i] = 1;
     size_t head_bytes = backend_weight_bytes(&bench->backend, N_VOCAB, N_VOCAB, DTYPE_F32);
     struct weight head = {backend_reserve(&bench->backend, REGION_WEIGHTS, head_bytes), N_VOCAB,
                           N_VOCAB, DTYPE_F32};
@@ -183,8 +186,8 @@ static bool run_step(struct bench *bench, const float *logits, struct error *err
     backend_upload(&bench->backend, bench->score.hidden, logits);
     backend_start_step(&bench->backend, &bench->batch, 1);
     backend_score(&bench->backend, &bench->score);
-    backend_gather_rows(&bench->backend, &(struct gather_rows_args){.out = bench->copy,
-                                                                    .x = bench->score.hidden});
+    backend_gather_rows(&bench->backend,
+                        &(struct gather_rows_args){.out = bench->copy, .x = bench->score.hidden});
     bool is_done = backend_finish_step(&bench->backend, &device_ns, err);
     cr_assert_null(bench->backend.batch);
     return is_done;

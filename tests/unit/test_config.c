@@ -142,10 +142,21 @@ Test(config, a_missing_folder_is_no_input)
 
 Test(config, parameters_of_llada_8b_add_up_to_the_published_count)
 {
-    struct model_config llada = {.n_layers = 32, .hidden = 4096, .n_heads = 32, .n_kv_heads = 32,
-                                 .head_dim = 128, .ffn = 12288, .n_vocab = 126464};
-    struct model_config dream = {.n_layers = 28, .hidden = 3584, .n_heads = 28, .n_kv_heads = 4,
-                                 .head_dim = 128, .ffn = 18944, .n_vocab = 152064, .qkv_bias = true};
+    struct model_config llada = {.n_layers = 32,
+                                 .hidden = 4096,
+                                 .n_heads = 32,
+                                 .n_kv_heads = 32,
+                                 .head_dim = 128,
+                                 .ffn = 12288,
+                                 .n_vocab = 126464};
+    struct model_config dream = {.n_layers = 28,
+                                 .hidden = 3584,
+                                 .n_heads = 28,
+                                 .n_kv_heads = 4,
+                                 .head_dim = 128,
+                                 .ffn = 18944,
+                                 .n_vocab = 152064,
+                                 .qkv_bias = true};
     cr_assert_eq(config_n_parameters(&llada), 8015581184);
     cr_assert_eq(config_n_parameters(&dream), 7615616512);
 }
@@ -153,7 +164,8 @@ Test(config, parameters_of_llada_8b_add_up_to_the_published_count)
 Test(config, stop_ids_are_kept_once_and_bounded)
 {
     struct model_config config = {0};
-    for (int32_t id = -1; id < 20; id++) config_add_stop_id(&config, id / 2);
+    for (int32_t id = -1; id < 20; id++)
+        config_add_stop_id(&config, id / 2);
     cr_assert_eq(config.n_stop_ids, MODEL_STOP_IDS_MAX);
     cr_assert_eq(config.stop_ids[1], 1);
 }

@@ -18,7 +18,8 @@ Test(cut, keys_order_like_the_floats_they_stand_for)
 static void run_passes(struct cut *cut, const float *values, const double *weights, int32_t n)
 {
     do {
-        for (int32_t i = 0; i < n; i++) cut_add(cut, cut_key(values[i]), weights ? weights[i] : 1);
+        for (int32_t i = 0; i < n; i++)
+            cut_add(cut, cut_key(values[i]), weights ? weights[i] : 1);
     } while (cut_narrow(cut));
 }
 
@@ -34,14 +35,16 @@ Test(cut, keeps_the_k_largest_for_every_k_as_a_sort_does)
     enum { N = 97 };
     float values[N], sorted[N];
     srand(5);
-    for (int32_t i = 0; i < N; i++) values[i] = sorted[i] = (float)(rand() % 23 - 11) * 0.3f;
+    for (int32_t i = 0; i < N; i++)
+        values[i] = sorted[i] = (float)(rand() % 23 - 11) * 0.3f;
     qsort(sorted, N, sizeof sorted[0], compare_descending);
     for (int32_t k = 1; k <= N; k++) {
         struct cut cut;
         int32_t n_larger = 0;
         cut_init(&cut, k - 1);
         run_passes(&cut, values, NULL, N);
-        for (int32_t i = 0; i < N; i++) n_larger += sorted[i] > sorted[k - 1];
+        for (int32_t i = 0; i < N; i++)
+            n_larger += sorted[i] > sorted[k - 1];
         cr_assert_eq(cut.key, cut_key(sorted[k - 1]), "k %d", k);
         cr_assert_eq((int32_t)cut.before, n_larger, "k %d", k);
         cr_assert_eq(cut_n_ties(&cut, 1), k - n_larger, "k %d", k);

@@ -8,7 +8,7 @@
 #include "engine/engine.h"
 
 #define N_REQUESTS 24
-#define MASK_ID 50
+#define MASK_ID    50
 
 static struct arena arena;
 static struct engine engine;
@@ -79,16 +79,15 @@ static bool iterated(void *context)
 static struct request make_request(int32_t i)
 {
     int32_t n_prompt = 1 + i % 16;
-    for (int32_t j = 0; j < n_prompt; j++) prompts[i][j] = (i * 7 + j * 3) % MASK_ID;
-    struct request request = {.index = i,
-                              .id = "x",
-                              .id_hash = (uint64_t)i,
-                              .n_prompt = n_prompt,
-                              .prompt_ids = prompts[i],
-                              .decode = {.gen_length = 1 + i % 30,
-                                         .block_length = 1 + i % 9,
-                                         .top_p = 1.0,
-                                         .seed = 5}};
+    for (int32_t j = 0; j < n_prompt; j++)
+        prompts[i][j] = (i * 7 + j * 3) % MASK_ID;
+    struct request request = {
+        .index = i,
+        .id = "x",
+        .id_hash = (uint64_t)i,
+        .n_prompt = n_prompt,
+        .prompt_ids = prompts[i],
+        .decode = {.gen_length = 1 + i % 30, .block_length = 1 + i % 9, .top_p = 1.0, .seed = 5}};
     if (i % 4 == 1) request.decode.threshold = 0.05;
     if (i % 4 == 2) request.decode.temperature = 1.0;
     if (i % 4 == 3) request.decode.cfg_scale = 0.5;
@@ -149,8 +148,8 @@ Test(executor, early_stop_gives_the_prefix_of_the_full_answer)
     struct request request = make_request(13);
     struct executor_events events = {.context = &full, .answered = answered, .iterated = iterated};
     request.index = 0;
-    request.decode = (struct decode_settings){.gen_length = 60, .block_length = 4, .top_p = 1.0,
-                                              .temperature = 5.0, .seed = 4};
+    request.decode = (struct decode_settings){
+        .gen_length = 60, .block_length = 4, .top_p = 1.0, .temperature = 5.0, .seed = 4};
     open_engine(1024, 0);
     cr_assert(executor_run(engine.executor, &request, 1, &events, &err), "%s", err.message);
     cr_assert_lt(full.n_effective[0], 60, "the seed must give a stop token for this test");
@@ -222,7 +221,8 @@ Test(executor, counts_add_up)
     open_engine(1024, 0);
     cr_assert(run(&outcome, &err), "%s", err.message);
     struct executor_counts counts = executor_counts(engine.executor);
-    for (int32_t i = 0; i < N_REQUESTS; i++) n_tokens += outcome.n_tokens[i];
+    for (int32_t i = 0; i < N_REQUESTS; i++)
+        n_tokens += outcome.n_tokens[i];
     cr_assert_eq(counts.n_commits, n_tokens);
     cr_assert_eq(counts.n_iterations, outcome.n_iterations + 1);
     cr_assert_gt(counts.n_positions, counts.n_picks);
@@ -233,11 +233,21 @@ Test(engine, memory_that_does_not_suffice_is_refused_with_figures)
 {
     struct error err = {0};
     struct engine refused;
-    struct model_config config = {.n_layers = 1, .hidden = 32, .n_heads = 2, .n_kv_heads = 2,
-                                  .head_dim = 16, .ffn = 48, .n_vocab = 51, .n_positions = 96,
-                                  .rope_theta = 1e4f, .mask_id = MASK_ID};
-    struct engine_options options = {.model_dir = "dummy", .backend = "ref", .dummy_weights = true,
-                                     .n_requests_max = 4, .memory_bytes_max = 100000};
+    struct model_config config = {.n_layers = 1,
+                                  .hidden = 32,
+                                  .n_heads = 2,
+                                  .n_kv_heads = 2,
+                                  .head_dim = 16,
+                                  .ffn = 48,
+                                  .n_vocab = 51,
+                                  .n_positions = 96,
+                                  .rope_theta = 1e4f,
+                                  .mask_id = MASK_ID};
+    struct engine_options options = {.model_dir = "dummy",
+                                     .backend = "ref",
+                                     .dummy_weights = true,
+                                     .n_requests_max = 4,
+                                     .memory_bytes_max = 100000};
     cr_assert(arena_create(&arena, (size_t)256 << 20, NULL));
     cr_assert_not(engine_open(&refused, &options, &config, &arena, &err));
     cr_assert_eq(err.code, ERROR_UNAVAILABLE);

@@ -8,7 +8,8 @@
 
 enum { N_MAX = 16, EMPTY = -7 };
 
-/* Commits one request's picks with the given confidences; bit i of the result: pick i was chosen. */
+/* Commits one request's picks with the given confidences; bit i of the result: pick i was chosen.
+ */
 static uint32_t committed(const double *confidence, int32_t n, struct commit_request request)
 {
     struct pick picks[N_MAX];
@@ -21,7 +22,8 @@ static uint32_t committed(const double *confidence, int32_t n, struct commit_req
         twin_cell[i] = i % 2 == 0 ? N_MAX + i : -1;
         position[i] = (uint32_t)(10 + i);
     }
-    for (int32_t i = 0; i < 2 * N_MAX; i++) canvas[i] = EMPTY;
+    for (int32_t i = 0; i < 2 * N_MAX; i++)
+        canvas[i] = EMPTY;
     request.n_picks = n;
     host_commit(&backend, &(struct commit_args){.canvas = {canvas, 2 * N_MAX, 1, DTYPE_I32},
                                                 .picks = picks,
@@ -72,7 +74,8 @@ Test(host, threshold_is_inclusive_and_takes_at_least_one)
     cr_assert_eq(committed(confidence, 0, request), 0u);
 }
 
-/* Descending: .99 .74 | .70 .2, where rank 3 needs .75; .99 .80 .76 | .2, where only the last fails. */
+/* Descending: .99 .74 | .70 .2, where rank 3 needs .75; .99 .80 .76 | .2, where only the last
+ * fails. */
 Test(host, factor_stops_at_the_first_failing_rank_unless_it_is_the_last)
 {
     struct commit_request request = {.rule = COMMIT_FACTOR, .factor = 1};
@@ -91,7 +94,8 @@ Test(host, factor_thresholds_by_rank_are_the_published_ones)
         struct commit_request request = {.rule = COMMIT_FACTOR, .factor = f == 0 ? 1 : 0.5};
         for (int32_t rank = 2; rank <= 8; rank++) {
             double confidence[10] = {0};
-            for (int32_t i = 0; i < rank; i++) confidence[i] = needed[f][rank - 2] + 1e-4;
+            for (int32_t i = 0; i < rank; i++)
+                confidence[i] = needed[f][rank - 2] + 1e-4;
             uint32_t all = (1u << rank) - 1;
             cr_assert_eq(committed(confidence, 10, request), all, "rank %d", rank);
             confidence[rank - 1] -= 2e-4;
@@ -164,15 +168,14 @@ Test(host, stored_rows_of_a_head_are_contiguous)
     struct backend backend = {0};
     memset(keys, 0, sizeof keys);
     memset(values, 0, sizeof values);
-    host_store_kv(&backend, &(struct store_kv_args){
-                                .cache = {keys, values, 16},
-                                .fresh = {.x = {(void *)fresh, 2, 8, DTYPE_F32},
-                                          .key_col = 0,
-                                          .value_col = 4,
-                                          .n_kv_heads = 2,
-                                          .head_dim = 2},
-                                .rows = &store,
-                                .n = 1});
+    host_store_kv(&backend, &(struct store_kv_args){.cache = {keys, values, 16},
+                                                    .fresh = {.x = {(void *)fresh, 2, 8, DTYPE_F32},
+                                                              .key_col = 0,
+                                                              .value_col = 4,
+                                                              .n_kv_heads = 2,
+                                                              .head_dim = 2},
+                                                    .rows = &store,
+                                                    .n = 1});
     int32_t head_0 = (3 * 2 + 0 * 4 + 2) * 2, head_1 = (3 * 2 + 1 * 4 + 2) * 2;
     cr_assert_eq(keys[head_0], 11);
     cr_assert_eq(keys[head_0 + 1], 12);

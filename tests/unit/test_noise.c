@@ -36,8 +36,10 @@ Test(noise, does_not_depend_on_the_order_of_calls)
 {
     uint64_t key[2] = {42, 4711};
     double forward[64];
-    for (uint32_t i = 0; i < 64; i++) forward[i] = noise_uniform(key, 3, i % 8, i);
-    for (uint32_t i = 64; i-- > 0;) cr_assert_eq(forward[i], noise_uniform(key, 3, i % 8, i));
+    for (uint32_t i = 0; i < 64; i++)
+        forward[i] = noise_uniform(key, 3, i % 8, i);
+    for (uint32_t i = 64; i-- > 0;)
+        cr_assert_eq(forward[i], noise_uniform(key, 3, i % 8, i));
 }
 
 /* The seed is fixed, so this cannot fail by chance. */

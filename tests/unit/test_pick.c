@@ -69,10 +69,8 @@ Test(pick, mask_and_suppressed_ids_are_gone_before_the_softmax)
 
 Test(pick, ids_suppressed_for_confidence_alone_renormalise_it)
 {
-    struct score_row row = {.uncond_row = -1,
-                            .top_p = 1,
-                            .n_confidence_suppressed = 1,
-                            .confidence_suppressed = {1}};
+    struct score_row row = {
+        .uncond_row = -1, .top_p = 1, .n_confidence_suppressed = 1, .confidence_suppressed = {1}};
     struct pick pick = pick_of(tenths, 4, &row);
     cr_assert_eq(pick.id, 2);
     cr_assert_float_eq(pick.confidence, 0.4 / 0.9, 1e-7);
@@ -231,8 +229,10 @@ Test(pick, sampling_follows_the_softmax_at_any_temperature)
     for (int t = 0; t < 3; t++) {
         double p[4], total = 0;
         row.temperature = temperatures[t];
-        for (int i = 0; i < 4; i++) total += p[i] = exp((double)tenths[i] / row.temperature);
-        for (int i = 0; i < 4; i++) p[i] /= total;
+        for (int i = 0; i < 4; i++)
+            total += p[i] = exp((double)tenths[i] / row.temperature);
+        for (int i = 0; i < 4; i++)
+            p[i] /= total;
         double found = chi_square(tenths, 4, row, p);
         cr_assert_lt(found, 16.27, "T %g: chi-square %g", row.temperature, found); /* p = 0.001 */
     }
@@ -283,12 +283,11 @@ Test(pick, huge_and_tiny_logits_stay_finite)
 
 Test(pick, a_row_without_a_finite_logit_has_no_id)
 {
-    const float broken[][3] = {{-INFINITY, -INFINITY, -INFINITY},
-                               {1, NAN, 0},
-                               {1, INFINITY, 0},
-                               {NAN, NAN, NAN}};
+    const float broken[][3] = {
+        {-INFINITY, -INFINITY, -INFINITY}, {1, NAN, 0}, {1, INFINITY, 0}, {NAN, NAN, NAN}};
     struct score_row row = {.uncond_row = -1, .top_p = 0.5, .top_k = 2, .temperature = 1};
-    for (int i = 0; i < 4; i++) cr_assert_eq(pick_of(broken[i], 3, &row).id, -1, "case %d", i);
+    for (int i = 0; i < 4; i++)
+        cr_assert_eq(pick_of(broken[i], 3, &row).id, -1, "case %d", i);
     struct score_row all = {
         .uncond_row = -1, .top_p = 1, .n_suppressed = 3, .suppressed = {0, 1, 2}};
     cr_assert_eq(pick_of(tenths, 3, &all).id, -1);

@@ -30,7 +30,8 @@ static void teardown(void)
 
 TestSuite(safetensors, .init = setup, .fini = teardown);
 
-/* A file with this header; says it is `header_bytes` long (0: the truth) and has data_bytes zeros. */
+/* A file with this header; says it is `header_bytes` long (0: the truth) and has data_bytes zeros.
+ */
 static void write_model(const char *name, const char *header, uint64_t header_bytes,
                         size_t data_bytes)
 {
@@ -41,7 +42,8 @@ static void write_model(const char *name, const char *header, uint64_t header_by
     if (header_bytes == 0) header_bytes = strlen(header);
     fwrite(&header_bytes, 8, 1, file);
     fputs(header, file);
-    for (size_t i = 0; i < data_bytes; i++) fputc(0, file);
+    for (size_t i = 0; i < data_bytes; i++)
+        fputc(0, file);
     fclose(file);
 }
 
@@ -84,8 +86,8 @@ Test(safetensors, shards_are_found_through_the_index)
     struct error err = {0};
     char path[256];
     write_model("a.safetensors", TWO, 0, 16);
-    write_model("b.safetensors",
-                "{\"z\":{\"dtype\":\"F16\",\"shape\":[],\"data_offsets\":[0,2]}}", 0, 2);
+    write_model("b.safetensors", "{\"z\":{\"dtype\":\"F16\",\"shape\":[],\"data_offsets\":[0,2]}}",
+                0, 2);
     snprintf(path, sizeof path, "%s/model.safetensors.index.json", folder);
     FILE *file = fopen(path, "w");
     fputs("{\"weight_map\": {\"x\": \"a.safetensors\", \"y\": \"a.safetensors\", \"z\": "

@@ -45,10 +45,10 @@ static void run_timesteps(int32_t n_masked, int32_t n_steps, int32_t parts[3])
 
 Test(sampler, timesteps_match_the_vectors_of_the_reference)
 {
-    static const int32_t cases[][5] = {{32, 32, 0, 1, 2},   {128, 128, 0, 1, 2}, {256, 256, 0, 1, 2},
-                                       {512, 512, 0, 1, 2}, {768, 768, 0, 1, 2}, {256, 128, 1, 2, 3},
-                                       {256, 64, 3, 4, 5},  {256, 32, 7, 8, 9},  {128, 32, 3, 4, 5},
-                                       {512, 128, 3, 4, 5}};
+    static const int32_t cases[][5] = {
+        {32, 32, 0, 1, 2},   {128, 128, 0, 1, 2}, {256, 256, 0, 1, 2}, {512, 512, 0, 1, 2},
+        {768, 768, 0, 1, 2}, {256, 128, 1, 2, 3}, {256, 64, 3, 4, 5},  {256, 32, 7, 8, 9},
+        {128, 32, 3, 4, 5},  {512, 128, 3, 4, 5}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int32_t parts[3] = {0};
         run_timesteps(cases[i][0], cases[i][1], parts);

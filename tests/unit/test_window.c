@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "app/window.h"
+#include "base/stream.h"
 
 static struct options flags;
 static struct model_config config = {.chat_name = "llada",
@@ -123,17 +124,25 @@ Test(window, an_empty_input_is_an_empty_last_window)
     cr_assert(window.is_last);
 }
 
-Test(window, unreadable_input_ends_with_its_failure_after_what_was_read)
+Test(window, damaged_input_ends_with_its_failure_after_what_was_read)
 {
-    open_text(LINE(1));
-    prompts_close(intake.prompts);
-    const struct prompts_options options = {.path = "/", .flags = &flags, .config = &config};
-    if (!prompts_open(&intake.prompts, &options, &err)) {
-        intake.prompts = NULL;
-        cr_skip_test("a folder cannot even be opened here");
-    }
+    char path[] = "/tmp/test-window-XXXXXX";
+    struct writer *writer;
+    close(mkstemp(path));
+    const struct writer_options whole = {.path = path, .compress = true, .overwrite = true};
+    cr_assert(writer_open(&writer, &whole, &err), "%s", err.message);
+    cr_assert(writer_append(writer, LINE(1), strlen(LINE(1)), &err));
+    cr_assert(writer_close(writer, &err));
+    FILE *file = fopen(path, "a");
+    fwrite("\x28\xB5\x2F\xFD\x04", 1, 5, file); /* a frame that ends in its header */
+    fclose(file);
+    options_init(&flags, SUBCOMMAND_RUN);
+    const struct prompts_options options = {.path = path, .flags = &flags, .config = &config};
+    cr_assert(prompts_open(&intake.prompts, &options, &err), "%s", err.message);
     create(4, 100);
     window_fill(&window, &intake);
+    unlink(path);
+    cr_assert_eq(window.n_prompts, 1);
     cr_assert(window.is_last);
-    cr_assert_neq(window.failure.code, ERROR_NONE);
+    cr_assert_eq(window.failure.code, ERROR_FORMAT, "%s", window.failure.message);
 }
