@@ -2,14 +2,15 @@
  * other entries exist because every op is mandatory; nothing can reach them, since a backend that
  * did not open has no table. */
 #include <assert.h>
-#include <stdlib.h>
+#include <stddef.h>
 
 #include "backend/backend.h"
 
+/* ERROR_UNAVAILABLE, always: the message says how to go on without a GPU. */
 static bool absent_open(struct backend *backend, const struct backend_limits *limits,
                         struct error *err)
 {
-    (void)limits;
+    assert(limits != NULL);
     assert(backend->state == NULL);
     return error_set(err, ERROR_UNAVAILABLE,
                      "this build has no CUDA backend (it was configured without nvcc); use "
@@ -19,10 +20,11 @@ static bool absent_open(struct backend *backend, const struct backend_limits *li
 static void unreachable(const struct backend *backend)
 {
     (void)backend;
-    assert(!"the cuda backend cannot have been opened");
-    abort();
+    assert(backend == NULL && "the cuda backend cannot have been opened");
 }
 
+/* Each entry takes what its contract says and drops it: the table's types are checked here, too, on
+ * machines without nvcc. */
 static void absent_close(struct backend *backend)
 {
     unreachable(backend);

@@ -2,7 +2,8 @@
  * (hidden 768, ffn 2048, vocabulary 32,000), both in the same run and in turns, so that a change of
  * clock or load meets both. Prints the best of the turns, in GFLOP/s, and the ratio.
  *
- *     bench_gemm [THREADS [TURNS [ISA]]]                                  defaults: 1 and 2, 5, best */
+ *     bench_gemm [THREADS [TURNS [ISA]]]                                  defaults: 1 and 2, 5,
+ * best */
 #include <assert.h>
 #include <cblas.h>
 #include <stdint.h>
@@ -88,13 +89,14 @@ static void open_operands(struct operands *operands, const struct shape *shape,
     operands->blas_weight = take(n_weights * sizeof(float));
     uint16_t *narrow = take(n_weights * sizeof *narrow);
     for (size_t i = 0; i < n_weights; i++) {
-        narrow[i] = bf16_from_f32(value_at(i));
-        operands->blas_weight[i] = bf16_to_f32(narrow[i]);
+        narrow[i] = dtype_bf16_from_f32(value_at(i));
+        operands->blas_weight[i] = dtype_f32_from_bf16(narrow[i]);
     }
     backend_upload_weight(backend, operands->weight, 0, shape->n_out, narrow);
     free(narrow);
     float *x = operands->x.data;
-    for (size_t i = 0; i < x_bytes / sizeof *x; i++) x[i] = value_at(i + 7);
+    for (size_t i = 0; i < x_bytes / sizeof *x; i++)
+        x[i] = value_at(i + 7);
 }
 
 static void close_operands(struct operands *operands)
@@ -106,8 +108,7 @@ static void close_operands(struct operands *operands)
 static double time_backend(struct operands *operands, int32_t n_rows)
 {
     operands->x.n_rows = operands->out.n_rows = n_rows;
-    struct linear_args args = {
-        .out = operands->out, .x = operands->x, .weight = operands->weight};
+    struct linear_args args = {.out = operands->out, .x = operands->x, .weight = operands->weight};
     uint64_t begin = clock_now_ns();
     backend_linear(&operands->backend, &args);
     return (double)(clock_now_ns() - begin);
@@ -171,9 +172,11 @@ int main(int argc, char **argv)
     struct backend_limits limits = {.cpu_isa = argc > 3 ? argv[3] : NULL};
     printf("threads  matrix   weight         rows   backend    sgemm   ratio\n");
     printf("                                        GFLOP/s  GFLOP/s\n");
-    for (int threads = n_threads ? n_threads : 1; threads <= (n_threads ? n_threads : 2); threads++) {
+    for (int threads = n_threads ? n_threads : 1; threads <= (n_threads ? n_threads : 2);
+         threads++) {
         limits.n_threads = threads;
-        for (size_t i = 0; i < N_SHAPES; i++) bench_shape(&shapes[i], &limits, n_turns);
+        for (size_t i = 0; i < N_SHAPES; i++)
+            bench_shape(&shapes[i], &limits, n_turns);
     }
     return 0;
 }

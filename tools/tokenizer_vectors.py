@@ -1,4 +1,4 @@
-"""Makes data/tokenizer: small byte-level BPE tokenizers and vectors of what Hugging Face makes of texts.
+"""Makes data/tokenizer: small byte-level BPE tokenizers, and what Hugging Face makes of texts.
 
 The Hugging Face `tokenizers` library is the oracle. Run it in a virtual environment:
 
@@ -6,8 +6,8 @@ The Hugging Face `tokenizers` library is the oracle. Run it in a virtual environ
     /tmp/oracle/bin/python tools/tokenizer_vectors.py data/tokenizer
 
 Each folder holds one tokenizer.json, trained on the text below, and vectors.json: a list of texts
-with their ids, once with the added tokens read from the text and, where that differs, once without.
-A text that repeats is written as [unit, count]. Nothing is random: the output is the same each time.
+with their ids, with the added tokens read from the text and, where that differs, without.
+A text that repeats is written as [unit, count]. Nothing is random: the output is always the same.
 """
 
 import argparse
@@ -53,7 +53,8 @@ Größe, Straße, naïve, café, déjà vu, señor, São Paulo, crème brûlée,
 """
 
 # Code points at the edges of the encoding: 1, 2, 3 and 4 bytes, beside surrogates, noncharacters.
-EDGES = "\x00\x01\x7f\x80\u07ff\u0800\ud7ff\ue000\uf8ff\ufdd0\ufffd\ufffe\uffff\U00010000\U0010ffff"
+EDGES = ("\x00\x01\x7f\x80\u07ff\u0800\ud7ff\ue000\uf8ff\ufdd0\ufffd\ufffe\uffff"
+         "\U00010000\U0010ffff")
 
 TEXTS = [
     "", " ", "  ", "\n", "\r\n", "\t", "a", "Hello world", "Hello, world!  How are you?\n",
@@ -61,8 +62,10 @@ TEXTS = [
     "'\u017f '\u212a's \u2019s", "ﬁve ofﬁce ST\u00dfe",
     # spaces of every kind
     "trailing   ", "   leading", "a  b   c    d", "a \n b\n\n\nc \r\n\r\n d\r\re", "\n \n  \n   x",
-    " \n", "\n ", "x \t\t y\t", "a\u00a0b \u00a0 c\u00a0\u00a0", "\u2003em\u3000wide\u1680 \u202fthin",
-    "a\x0bb\x0cc\x1cd\x1fe\x85f\u2028g\u2029h", "a\u180eb \u180e c", "a\u200bb\u200c\u200d \ufeffc\u2060",
+    " \n", "\n ", "x \t\t y\t", "a\u00a0b \u00a0 c\u00a0\u00a0",
+    "\u2003em\u3000wide\u1680 \u202fthin",
+    "a\x0bb\x0cc\x1cd\x1fe\x85f\u2028g\u2029h", "a\u180eb \u180e c",
+    "a\u200bb\u200c\u200d \ufeffc\u2060",
     "   \u00a0\n  x", "!!!\n\n???\r\n", "...\n x", "end.\n\n", "if x:\n\treturn  y  # no\n",
     # numbers in many scripts
     "0123456789 3.14 1,000 007", "x1y22z333", "٠١٢٣٤٥ ०१२३ ௧௨ ०१", "Ⅷ ② ½ ³ ٪ 一二三", "１２３ＡＢＣ",
@@ -114,7 +117,7 @@ def split_then_bytes(regex):
 
 
 def make_qwen2():
-    """NFC, the Qwen2 split, merges as pairs; some added tokens are not special, one starts another."""
+    """NFC, the Qwen2 split, merges as pairs; added tokens that start others, some not special."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = split_then_bytes(QWEN2_REGEX)
@@ -137,7 +140,7 @@ def make_bailing():
 
 
 def make_gpt2():
-    """ByteLevel's own split, NFC in a Sequence, ignore_merges with a word no merge makes, id gaps."""
+    """ByteLevel's own split, NFC in a Sequence, ignore_merges and words no merge makes, gaps."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -171,8 +174,9 @@ def vectors(root):
 
 
 def write_rows(path, rows):
+    lines = [json.dumps(row, separators=(",", ":")) for row in rows]
     with open(path, "w", encoding="utf-8") as f:
-        f.write("[\n" + ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows) + "\n]\n")
+        f.write("[\n" + ",\n".join(lines) + "\n]\n")
 
 
 def main():

@@ -152,7 +152,8 @@ static void print_id(struct inspection *inspection, const char *name, int32_t id
         return;
     }
     if (inspection->tokenizer == NULL ||
-        !tokenizer_decode(inspection->tokenizer, &id, 1, false, arena, &text, NULL))
+        !tokenizer_decode(inspection->tokenizer, (struct token_ids){&id, 1}, false, arena, &text,
+                          NULL))
         text.data = "";
     char prefix[16];
     snprintf(prefix, sizeof prefix, "%" PRId32 "%s", id, text.data[0] != '\0' ? " " : "");

@@ -6,6 +6,7 @@
  *     summary
  */
 #include <assert.h>
+#include <libgen.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,7 @@
 struct run {
     const struct options *options;
     const char *input; /* path or "-" */
+    const char *label; /* the same for messages */
     struct arena arena, scratch;
     struct model_config config;
     struct tokenizer *tokenizer; /* NULL: the model has none */
@@ -47,8 +49,8 @@ struct run {
     struct window windows[2];
     struct intake intake;
     struct background *background;
-    struct window *filling;  /* in the background; NULL: none */
-    int filled_fd;           /* readable once it is filled */
+    struct window *filling; /* in the background; NULL: none */
+    int filled_fd;          /* readable once it is filled */
     const struct window *current;
     struct error tick_failure; /* flushing between two answers failed */
     bool ignored_is_noted;
@@ -59,6 +61,7 @@ struct run {
 static void fill_window(void *context)
 {
     struct run *run = context;
+    assert(run->filled_fd >= 0);
     window_fill(run->filling, &run->intake);
     uint64_t one = 1;
     ssize_t n_written = write(run->filled_fd, &one, sizeof one);
@@ -90,6 +93,7 @@ static bool wait_filled(struct run *run)
 /* Whether nothing is at work in the background any more, or will not be in a moment. */
 static bool has_settled(const struct run *run)
 {
+    assert(run->filling == NULL || run->filled_fd >= 0);
     struct pollfd fd = {.fd = run->filled_fd, .events = POLLIN};
     return run->filling == NULL || poll(&fd, 1, SETTLE_MS) == 1;
 }
@@ -121,6 +125,7 @@ static bool handle_answer(void *context, const struct answer *answer, struct err
 static bool handle_iteration(void *context)
 {
     struct run *run = context;
+    assert(run->output != NULL);
     report_tick(&run->report, clock_now_ns());
     return output_tick(run->output, &run->tick_failure) && !interrupt_requested();
 }
@@ -130,6 +135,7 @@ static bool answer_window(struct run *run, const struct window *window, struct e
 {
     const struct executor_events events = {
         .context = run, .answered = handle_answer, .iterated = handle_iteration};
+    assert(run->output != NULL);
     run->current = window;
     if (!output_start_window(run->output, window->n_prompts, err)) return false;
     for (int32_t i = 0; i < window->n_prompts; i++) {
@@ -138,8 +144,8 @@ static bool answer_window(struct run *run, const struct window *window, struct e
         if (!put_line(run, prompt, NULL, err)) return false;
         report_failed(&run->report);
     }
-    if (window->n_requests == 0 || executor_run(run->engine.executor, window->requests,
-                                                window->n_requests, &events, err))
+    if (window->n_requests == 0 ||
+        executor_run(run->engine.executor, window->requests, window->n_requests, &events, err))
         return true;
     if (run->tick_failure.code != ERROR_NONE) *err = run->tick_failure;
     return false;
@@ -147,13 +153,14 @@ static bool answer_window(struct run *run, const struct window *window, struct e
 
 static void note_ignored(struct run *run)
 {
+    assert(run->filling == NULL);
     int64_t line = prompts_ignored_line(run->prompts);
     if (line == 0 || run->ignored_is_noted) return;
     run->ignored_is_noted = true;
     report_note(&run->report,
                 "%s:%lld: model, user, metadata and store in OpenAI lines change no answer and are "
                 "ignored",
-                run->input, (long long)line);
+                run->label, (long long)line);
 }
 
 /* The output is created when there is something to put into it. */
@@ -163,20 +170,22 @@ static bool start_output(struct run *run, const struct window *first, struct err
     if (first->n_prompts > 0)
         return output_open(&run->output, &run->place, run->options->ordered, err);
     if (first->failure.code == ERROR_NONE)
-        error_set(err, ERROR_FORMAT, "%s has no prompts", run->input);
+        error_set(err, ERROR_FORMAT, "%s has no prompts", run->label);
     else *err = first->failure;
     return false;
 }
 
 static bool set_stopped(struct run *run, struct error *err)
 {
+    assert(interrupt_requested());
     long long n_done = (long long)(run->report.n_answered + run->report.n_failed);
-    return error_set(err, ERROR_STOPPED, "stopped: %lld lines are done, the others have no answer",
+    return error_set(err, ERROR_STOPPED, "stopped; lines done: %lld, the others have no answer",
                      n_done);
 }
 
 static bool answer_all(struct run *run, struct error *err)
 {
+    assert(run->current == NULL);
     start_filling(run, &run->windows[0]);
     for (int i = 0;; i = 1 - i) {
         struct window *window = &run->windows[i];
@@ -196,6 +205,7 @@ static bool answer_all(struct run *run, struct error *err)
 
 static bool is_regular(const char *path, off_t *n_bytes)
 {
+    assert(n_bytes != NULL);
     struct stat status;
     bool is_file = strcmp(path, "-") != 0 && stat(path, &status) == 0 && S_ISREG(status.st_mode);
     if (is_file) *n_bytes = status.st_size;
@@ -209,13 +219,11 @@ static bool check_options(const struct run *run, struct error *err)
     if (options->no_chat && options_is_set(options, OPTION_system))
         return error_set(err, ERROR_USAGE,
                          "--system needs the chat template, but --no-chat is given");
-    if (options->strict && strcmp(run->input, "-") == 0)
+    bool is_stream = !is_regular(run->input, &n_bytes);
+    if (options->strict && is_stream && (access(run->input, F_OK) == 0 || run->label != run->input))
         return error_set(err, ERROR_USAGE,
-                         "--strict reads the prompts twice, so they must be a file, not standard "
-                         "input");
-    if (options->strict && access(run->input, F_OK) == 0 && !is_regular(run->input, &n_bytes))
-        return error_set(err, ERROR_USAGE, "--strict reads the prompts twice, %s is no file",
-                         run->input);
+                         "--strict reads the prompts twice, so they must be a file, not %s",
+                         run->label);
     return settings_check_flags(options, err);
 }
 
@@ -244,6 +252,7 @@ static bool open_model(struct run *run, struct error *err)
 
 static bool open_prompts(const struct run *run, struct prompts **prompts, struct error *err)
 {
+    assert(*prompts == NULL);
     const struct prompts_options options = {.path = run->input,
                                             .flags = run->options,
                                             .config = &run->config,
@@ -254,6 +263,7 @@ static bool open_prompts(const struct run *run, struct prompts **prompts, struct
 static bool open_engine(struct run *run, struct error *err)
 {
     const struct options *options = run->options;
+    assert(run->prompts != NULL);
     const struct engine_options engine_options = {
         .model_dir = options->model,
         .backend = options->backend,
@@ -280,12 +290,13 @@ static bool open_engine(struct run *run, struct error *err)
 /* --strict: a pass of its own over the file. */
 static bool check_lines(struct run *run, struct error *err)
 {
+    assert(run->options->strict);
     struct prompts *prompts = NULL;
     struct survey survey;
     if (!open_prompts(run, &prompts, err)) return false;
     prompts_set_executor(prompts, run->engine.executor);
-    bool is_ok = survey_take(&survey, prompts, run->input, &run->scratch, err) &&
-                 survey_check(&survey, run->input, err);
+    bool is_ok = survey_take(&survey, prompts, run->label, &run->scratch, err) &&
+                 survey_check(&survey, run->label, err);
     prompts_close(prompts);
     arena_rewind(&run->scratch, 0);
     if (is_ok) run->report.n_expected = survey.n_lines;
@@ -295,6 +306,7 @@ static bool check_lines(struct run *run, struct error *err)
 /* Lines to expect, if counting them is quick; 0: unknown. */
 static int64_t count_lines(const struct run *run)
 {
+    assert(run->report.n_expected == 0);
     struct line_reader *reader;
     struct bytes line;
     int64_t n_lines = 0;
@@ -313,13 +325,14 @@ static int64_t count_lines(const struct run *run)
 /* --dry-run: what would run, on standard output. */
 static bool preview(struct run *run, int *status, struct error *err)
 {
+    assert(run->output == NULL);
     struct survey survey;
-    if (!survey_take(&survey, run->prompts, run->input, &run->arena, err)) return false;
+    if (!survey_take(&survey, run->prompts, run->label, &run->arena, err)) return false;
     printf("model: %s (%s, %lld parameters)\noutput: %s%s\n", run->options->model,
            run->config.architecture, (long long)config_n_parameters(&run->config),
            strcmp(run->place.path, "-") == 0 ? "standard output" : run->place.path,
            run->place.compress ? ", zstd" : "");
-    survey_print(&survey, run->input, run->tokenizer, &run->scratch, stdout);
+    survey_print(&survey, run->label, run->tokenizer, &run->scratch, stdout);
     puts("options:");
     options_print(run->options, stdout);
     *status = survey.n_bad > 0 ? 1 : 0;
@@ -334,11 +347,7 @@ static const char *name_model(struct run *run)
     struct error name = {0}; /* its setter makes any bytes valid */
     char folder[sizeof name.message];
     snprintf(folder, sizeof folder, "%s", run->options->model);
-    size_t n = strlen(folder);
-    while (n > 1 && folder[n - 1] == '/')
-        folder[--n] = '\0';
-    const char *slash = strrchr(folder, '/');
-    error_set(&name, ERROR_FORMAT, "%s", slash != NULL ? slash + 1 : folder);
+    error_set(&name, ERROR_FORMAT, "%s", basename(folder));
     const char *copy = arena_try_copy(&run->arena, name.message, strlen(name.message));
     assert(copy != NULL);
     return copy;
@@ -348,6 +357,7 @@ static const char *name_model(struct run *run)
 static bool run_open(struct run *run, struct error *err)
 {
     const struct options *options = run->options;
+    assert(run->prompts == NULL);
     uint64_t now_ns = clock_now_ns(), unix_ns = clock_unix_ns();
     report_init(&run->report, options, stderr, isatty(STDERR_FILENO) != 0, now_ns);
     if (options->verbose && !options->quiet && !run->report.is_json) options_print(options, stderr);
@@ -409,6 +419,7 @@ bool cmd_run(const struct options *options, int *status, struct error *err)
     if (run == NULL) return error_set(err, ERROR_UNAVAILABLE, "not enough memory to start");
     run->options = options;
     run->input = options->operand != NULL ? options->operand : "-";
+    run->label = strcmp(run->input, "-") == 0 ? "standard input" : run->input;
     run->filled_fd = -1;
     bool is_ok = run_open(run, err);
     if (is_ok && options->dry_run) is_ok = preview(run, status, err);

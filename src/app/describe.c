@@ -1,47 +1,27 @@
-/* Names a JSON value for messages. Strings are quoted, cut between characters and freed of control
- * bytes, since a message may end up in a terminal. */
+/* Names a JSON value for messages: as JSON, which has no control bytes, cut between characters. */
 #include "app/describe.h"
 
 #include <assert.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { STRING_BYTES_MAX = 40 };
-
-static void describe_string(const json_t *value, char *text)
-{
-    static_assert(STRING_BYTES_MAX + sizeof "\"\"..." <= DESCRIBE_BYTES_MAX, "a string must fit");
-    const char *string = json_string_value(value);
-    size_t n = json_string_length(value);
-    bool is_cut = n > STRING_BYTES_MAX;
-    if (is_cut) n = STRING_BYTES_MAX;
-    while (is_cut && n > 0 && ((unsigned char)string[n] & 0xC0) == 0x80)
-        n--;
-    char *at = text;
-    *at++ = '"';
-    for (size_t i = 0; i < n; i++) {
-        unsigned char byte = (unsigned char)string[i];
-        *at++ = byte < 0x20 || byte == 0x7F ? '?' : string[i];
-    }
-    memcpy(at, is_cut ? "\"..." : "\"", is_cut ? sizeof "\"..." : sizeof "\"");
-}
+enum { SHOWN_BYTES_MAX = 40 };
 
 const char *describe_json(const json_t *value, char *text)
 {
+    static_assert(SHOWN_BYTES_MAX + sizeof "..." <= DESCRIBE_BYTES_MAX, "what is shown must fit");
     assert(value != NULL);
-    assert(text != NULL);
-    switch (json_typeof(value)) {
-    case JSON_STRING: describe_string(value, text); break;
-    case JSON_INTEGER:
-        snprintf(text, DESCRIBE_BYTES_MAX, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
-        break;
-    case JSON_REAL: snprintf(text, DESCRIBE_BYTES_MAX, "%.6g", json_real_value(value)); break;
-    case JSON_TRUE: strcpy(text, "true"); break;
-    case JSON_FALSE: strcpy(text, "false"); break;
-    case JSON_NULL: strcpy(text, "null"); break;
-    case JSON_ARRAY: strcpy(text, "an array"); break;
-    case JSON_OBJECT: strcpy(text, "an object"); break;
-    }
+    if (json_is_array(value)) return "an array";
+    if (json_is_object(value)) return "an object";
+    char *json = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
+    if (json == NULL) return "something";
+    size_t n = strlen(json);
+    bool is_cut = n > SHOWN_BYTES_MAX;
+    for (n = is_cut ? SHOWN_BYTES_MAX : n; is_cut && ((unsigned char)json[n] & 0xC0) == 0x80;)
+        n--;
+    snprintf(text, DESCRIBE_BYTES_MAX, "%.*s%s", (int)n, json, is_cut ? "..." : "");
+    free(json);
     return text;
 }

@@ -7,8 +7,8 @@
 
 #define DESCRIBE_BYTES_MAX 80
 
-/* Writes into `text` [DESCRIBE_BYTES_MAX], NUL-terminated valid UTF-8, and returns it. Long strings
- * are cut and end with "...". */
+/* NUL-terminated valid UTF-8 without control bytes: in `text` [DESCRIBE_BYTES_MAX], or constant.
+ * Long values are cut and end with "...". */
 const char *describe_json(const json_t *value, char *text);
 
 #endif

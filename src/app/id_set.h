@@ -13,19 +13,19 @@
 
 /* Caller's struct; zeroed it is an empty set. */
 struct id_set {
-    uint64_t *slots; /* [n_slots], open addressing; 0: free */
+    uint64_t *slots; /* [n_slots] on the heap, open addressing; 0: free */
     size_t n_slots;  /* a power of two, or 0 */
-    size_t n_used;
+    size_t n_used;   /* ids in it; at most three quarters of n_slots */
 };
 
-/* Hash of an id, never 0: FNV-1a, 64 bits, over the byte 'i' (integers, in decimal) or 's' (strings)
- * and the id's bytes. Part of the format: sampled answers depend on it. */
+/* Hash of an id, never 0: FNV-1a, 64 bits, over the byte 'i' (integers, in decimal) or 's'
+ * (strings) and the id's bytes. Part of the format: sampled answers depend on it. */
 uint64_t id_set_hash(bool is_integer, struct bytes id);
 
 /* Adds `hash` and says in `is_new` whether it was missing. False: out of memory. */
 bool id_set_add(struct id_set *set, uint64_t hash, bool *is_new, struct error *err);
 
-/* Frees the memory; the set is empty then. */
+/* Frees the memory. The set is empty then and may be used again; a zeroed one is fine, too. */
 void id_set_clear(struct id_set *set);
 
 #endif

@@ -7,10 +7,11 @@
 
 #include "base/error.h"
 
-/* Installs the handlers, once per process. */
+/* Installs the handlers, once per process; nothing gives them back. System calls go on afterwards
+ * (SA_RESTART), so that reading and writing need not know. False: no pipe is to be had. */
 bool interrupt_install(struct error *err);
 
-/* Whether a signal has arrived. */
+/* Whether a signal has arrived; stays true. */
 bool interrupt_requested(void);
 
 /* Waits until `fd` can be read; false: a signal has arrived first. */

@@ -15,12 +15,11 @@
 #define GROUP_BYTES ((size_t)64 << 10) /* 64-256 lines: a frame each costs 6-12 % */
 #define GROUP_NS    UINT64_C(2000000000)
 
-static const char default_suffix[] = ".out.jsonl.zst", default_plain_suffix[] = ".out.jsonl";
-
 /* ---- where ---- */
 
 static bool has_suffix(const char *path, size_t n, const char *suffix)
 {
+    assert(suffix[0] != '\0');
     size_t n_suffix = strlen(suffix);
     return n > n_suffix && memcmp(path + n - n_suffix, suffix, n_suffix) == 0;
 }
@@ -48,7 +47,7 @@ static bool choose_path(struct output_place *place, const struct options *option
         return error_set(err, ERROR_USAGE, "--output is empty, must be a file name or '-'");
     const char *name = is_given ? options->output : input;
     bool is_named = is_given || strcmp(input, "-") == 0;
-    const char *suffix = options->no_compress ? default_plain_suffix : default_suffix;
+    const char *suffix = options->no_compress ? ".out.jsonl" : ".out.jsonl.zst";
     size_t n_name = is_named ? strlen(name) : stem_bytes(name);
     int n = snprintf(place->path, sizeof place->path, "%.*s%s",
                      (int)(n_name < INT32_MAX ? n_name : INT32_MAX), name, is_named ? "" : suffix);
@@ -61,6 +60,7 @@ static bool choose_path(struct output_place *place, const struct options *option
 static bool choose_compression(struct output_place *place, const struct options *options,
                                struct error *err)
 {
+    assert(place->path[0] != '\0');
     size_t n = strlen(place->path);
     if (strcmp(place->path, "-") == 0) {
         place->compress = !options->no_compress && isatty(STDOUT_FILENO) == 0;
@@ -71,13 +71,16 @@ static bool choose_compression(struct output_place *place, const struct options 
         return error_set(err, ERROR_USAGE, "%s: gzip is not written, use a name that ends in .zst",
                          place->path);
     if (place->compress && options->no_compress)
-        return error_set(err, ERROR_USAGE, "%s is to be compressed by its name, but --no-compress "
-                         "is given", place->path);
+        return error_set(err, ERROR_USAGE,
+                         "%s is to be compressed by its name, but --no-compress "
+                         "is given",
+                         place->path);
     return true;
 }
 
 static bool check_directory(const char *path, struct error *err)
 {
+    assert(strlen(path) < OUTPUT_PATH_BYTES_MAX);
     char directory[OUTPUT_PATH_BYTES_MAX];
     strcpy(directory, path);
     char *slash = strrchr(directory, '/');
@@ -125,7 +128,7 @@ struct output {
     struct writer *writer;
     uint64_t flushed_ns;
     bool ordered;
-    char **slots;                      /* [n_slots] lines that wait for earlier ones; heap */
+    char **slots;                       /* [n_slots] lines that wait for earlier ones; heap */
     int32_t n_slots, n_slots_max, next; /* slots before `next` are written */
 };
 
@@ -217,6 +220,7 @@ bool output_put(struct output *output, int32_t slot, char *line, struct error *e
 
 bool output_close(struct output *output, bool *is_broken_pipe, struct error *err)
 {
+    assert(is_broken_pipe != NULL);
     *is_broken_pipe = false;
     if (output == NULL) return true;
     bool is_ok = drain(output, true, err);

@@ -1,6 +1,6 @@
-/* Answers to JSON lines in a growing file. A line is written as soon as its answer is complete; lines
- * go out in groups, each a zstd frame of its own, so that a reader of the file sees whole frames.
- * dllm-batch(5) specifies the lines. */
+/* Answers to JSON lines in a growing file. A line is written as soon as its answer is complete;
+ * lines go out in groups, each a zstd frame of its own, so that a reader of the file sees whole
+ * frames. dllm-batch(5) specifies the lines. */
 #ifndef APP_OUTPUT_H
 #define APP_OUTPUT_H
 

@@ -67,8 +67,8 @@ static json_t *make_text(struct line *line)
     assert(n >= 0);
     assert(n <= answer->n_tokens);
     struct bytes text;
-    if (!tokenizer_decode(line->style->tokenizer, answer->token_ids, n, true, line->scratch, &text,
-                          NULL))
+    struct token_ids tokens = {.ids = answer->token_ids, .n = n};
+    if (!tokenizer_decode(line->style->tokenizer, tokens, true, line->scratch, &text, NULL))
         return NULL;
     if (cut_at_stops(line->prompt, &text)) line->is_stopped = true;
     return json_stringn(text.data, text.n);
@@ -76,9 +76,9 @@ static json_t *make_text(struct line *line)
 
 static json_t *make_usage(const struct line *line, bool with_total)
 {
+    assert(line->answer->n_effective >= 0);
     int32_t n_prompt = line->prompt->request.n_prompt, n_done = line->answer->n_effective;
-    json_t *usage =
-        json_pack("{s:i, s:i}", "prompt_tokens", n_prompt, "completion_tokens", n_done);
+    json_t *usage = json_pack("{s:i, s:i}", "prompt_tokens", n_prompt, "completion_tokens", n_done);
     if (with_total) json_object_set_new(usage, "total_tokens", json_integer(n_prompt + n_done));
     return usage;
 }
@@ -90,14 +90,7 @@ static json_t *make_decode(const struct answer *answer)
                      "refresh_steps", answer->refresh_steps, "reuse_steps", answer->reuse_steps);
 }
 
-/* Time since the run's start; null: it did not happen. */
-static json_t *make_time(const struct output_style *style, uint64_t ns)
-{
-    if (ns == 0) return json_null();
-    assert(ns >= style->start_ns);
-    return json_integer((json_int_t)(ns - style->start_ns));
-}
-
+/* null: one of the two did not happen. */
 static json_t *make_span(uint64_t begin_ns, uint64_t end_ns)
 {
     if (begin_ns == 0 || end_ns < begin_ns) return json_null();
@@ -108,21 +101,23 @@ static json_t *make_timing(const struct line *line)
 {
     const struct output_style *style = line->style;
     const struct answer_times *times = &line->answer->times;
-    uint64_t admitted_ns = line->prompt->request.admitted_ns;
-    assert(admitted_ns >= style->start_ns);
+    uint64_t start_ns = style->start_ns, admitted_ns = line->prompt->request.admitted_ns;
+    assert(admitted_ns >= start_ns);
     return json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "start_unix_ns",
-                     (json_int_t)style->start_unix_ns, "admitted_ns", make_time(style, admitted_ns),
-                     "first_forward_ns", make_time(style, times->first_forward_ns),
-                     "first_commit_ns", make_time(style, times->first_commit_ns), "first_block_ns",
-                     make_time(style, times->first_block_ns), "last_commit_ns",
-                     make_time(style, times->last_commit_ns), "finished_ns",
-                     make_time(style, times->finished_ns), "queue_ns",
+                     (json_int_t)style->start_unix_ns, "admitted_ns",
+                     make_span(start_ns, admitted_ns), "first_forward_ns",
+                     make_span(start_ns, times->first_forward_ns), "first_commit_ns",
+                     make_span(start_ns, times->first_commit_ns), "first_block_ns",
+                     make_span(start_ns, times->first_block_ns), "last_commit_ns",
+                     make_span(start_ns, times->last_commit_ns), "finished_ns",
+                     make_span(start_ns, times->finished_ns), "queue_ns",
                      make_span(admitted_ns, times->first_forward_ns), "e2e_ns",
                      make_span(admitted_ns, times->finished_ns));
 }
 
 static json_t *make_token_ids(const struct answer *answer)
 {
+    assert(answer->n_tokens >= 0);
     json_t *ids = json_array();
     for (int32_t i = 0; i < answer->n_tokens; i++)
         json_array_append_new(ids, json_integer(answer->token_ids[i]));
@@ -147,6 +142,7 @@ static json_t *make_log_probs(const struct answer *answer)
 /* OpenAI's form: each token with its text. */
 static json_t *make_openai_log_probs(const struct line *line)
 {
+    assert(line->prompt->is_openai);
     const struct answer *answer = line->answer;
     if (answer->log_probs == NULL) return json_null();
     json_t *content = json_array();
@@ -155,13 +151,14 @@ static json_t *make_openai_log_probs(const struct line *line)
         size_t mark_bytes = line->scratch->used_bytes;
         json_t *token = json_null();
         if (line->style->tokenizer != NULL &&
-            tokenizer_decode(line->style->tokenizer, &answer->token_ids[i], 1, false,
+            tokenizer_decode(line->style->tokenizer,
+                             (struct token_ids){.ids = &answer->token_ids[i], .n = 1}, false,
                              line->scratch, &text, NULL))
             token = json_stringn(text.data, text.n);
         arena_rewind(line->scratch, mark_bytes);
-        json_array_append_new(content, json_pack("{s:o, s:o, s:[]}", "token", token, "logprob",
-                                                 make_log_prob(answer->log_probs[i]),
-                                                 "top_logprobs"));
+        json_array_append_new(content,
+                              json_pack("{s:o, s:o, s:[]}", "token", token, "logprob",
+                                        make_log_prob(answer->log_probs[i]), "top_logprobs"));
     }
     return json_pack("{s:o}", "content", content);
 }
@@ -170,6 +167,7 @@ static json_t *make_openai_log_probs(const struct line *line)
 
 static json_t *make_plain(struct line *line)
 {
+    assert(!line->prompt->is_openai);
     const struct answer *answer = line->answer;
     json_t *root = json_pack("{s:o, s:I}", "id", make_id(line->prompt), "index",
                              (json_int_t)line->prompt->index);
@@ -181,8 +179,7 @@ static json_t *make_plain(struct line *line)
         json_decref(root);
         return NULL;
     }
-    json_object_set_new(root, "finish_reason",
-                        json_string(line->is_stopped ? "stop" : "length"));
+    json_object_set_new(root, "finish_reason", json_string(line->is_stopped ? "stop" : "length"));
     json_object_set_new(root, "usage", make_usage(line, false));
     json_object_set_new(root, "decode", make_decode(answer));
     json_object_set_new(root, "timing", make_timing(line));
@@ -194,6 +191,7 @@ static json_t *make_plain(struct line *line)
 /* Ours under the completion: what OpenAI's form has no place for. */
 static json_t *make_dllm(const struct line *line)
 {
+    assert(line->answer != NULL);
     json_t *dllm = json_pack("{s:I, s:o, s:o}", "index", (json_int_t)line->prompt->index, "decode",
                              make_decode(line->answer), "timing", make_timing(line));
     if (line->style->token_ids)
@@ -204,6 +202,7 @@ static json_t *make_dllm(const struct line *line)
 /* `created` is 0, because a clock must not change an answer; timing tells the time. */
 static json_t *make_completion(struct line *line)
 {
+    assert(line->style->model_name != NULL);
     char id[40];
     snprintf(id, sizeof id, "chatcmpl-%lld", (long long)line->prompt->index);
     json_t *text = make_text(line);
@@ -212,21 +211,22 @@ static json_t *make_completion(struct line *line)
     json_t *choice = json_pack("{s:i, s:o, s:o, s:s}", "index", 0, "message", message, "logprobs",
                                make_openai_log_probs(line), "finish_reason",
                                line->is_stopped ? "stop" : "length");
-    return json_pack("{s:s, s:s, s:i, s:s, s:[o], s:o, s:o}", "id", id, "object",
-                     "chat.completion", "created", 0, "model", line->style->model_name, "choices",
-                     choice, "usage", make_usage(line, true), "dllm", make_dllm(line));
+    return json_pack("{s:s, s:s, s:i, s:s, s:[o], s:o, s:o}", "id", id, "object", "chat.completion",
+                     "created", 0, "model", line->style->model_name, "choices", choice, "usage",
+                     make_usage(line, true), "dllm", make_dllm(line));
 }
 
 /* A failure can be read from the status code as well as from `error`. */
 static json_t *make_openai(struct line *line)
 {
+    assert(line->prompt->is_openai);
     long long index = (long long)line->prompt->index;
     bool is_good = line->answer != NULL;
     char id[40], request_id[40];
     snprintf(id, sizeof id, "batch_req_%lld", index);
     snprintf(request_id, sizeof request_id, "req_%lld", index);
-    json_t *body = is_good ? make_completion(line)
-                           : json_pack("{s:o}", "error", make_error(line->prompt));
+    json_t *body =
+        is_good ? make_completion(line) : json_pack("{s:o}", "error", make_error(line->prompt));
     if (body == NULL) return NULL;
     json_t *response = json_pack("{s:i, s:s, s:o}", "status_code", is_good ? 200 : 400,
                                  "request_id", request_id, "body", body);

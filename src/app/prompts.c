@@ -66,6 +66,12 @@ bool prompts_reject(struct rejection *rejection, enum prompt_code code, const ch
     return error_set(&rejection->error, ERROR_FORMAT, "%s", text);
 }
 
+bool prompts_reject_memory(struct rejection *rejection)
+{
+    assert(rejection->code == PROMPT_GOOD);
+    return prompts_reject(rejection, PROMPT_TOO_LONG, "the line needs too much memory");
+}
+
 /* ---- open, close ---- */
 
 bool prompts_open(struct prompts **prompts, const struct prompts_options *options,
@@ -127,6 +133,7 @@ int64_t prompts_ignored_line(const struct prompts *prompts)
 static bool read_id(struct prompts *prompts, const json_t *line, struct prompt *prompt,
                     struct rejection *rejection)
 {
+    assert(!prompt->has_id);
     static const char *const keys[] = {"id", "custom_id", "question_id", "task_id"};
     const char *key = NULL;
     const json_t *value = NULL;
@@ -178,6 +185,7 @@ static bool check_id(struct prompts *prompts, const struct prompt *prompt,
 
 static int32_t count_masks(const int32_t *ids, int32_t n_ids, int32_t mask_id)
 {
+    assert(n_ids >= 0);
     int32_t n = 0;
     for (int32_t i = 0; i < n_ids; i++)
         n += ids[i] == mask_id;
@@ -188,6 +196,7 @@ static int32_t count_masks(const int32_t *ids, int32_t n_ids, int32_t mask_id)
 static bool check_length(const struct model_config *config, const struct request *request,
                          struct rejection *rejection)
 {
+    assert(request->n_prompt > 0);
     int64_t gen_length = request->decode.gen_length;
     if (gen_length > config->n_positions)
         return prompts_reject(rejection, PROMPT_INVALID_SETTING,
@@ -202,6 +211,7 @@ static bool check_length(const struct model_config *config, const struct request
 
 static bool check_plan(struct prompts *prompts, struct prompt *prompt, struct rejection *rejection)
 {
+    assert(prompt->request.n_prompt > 0);
     const struct model_config *config = prompts->options.config;
     const struct request *request = &prompt->request;
     struct phases phases;
@@ -212,8 +222,7 @@ static bool check_plan(struct prompts *prompts, struct prompt *prompt, struct re
         return false;
     prompt->n_cells = phases_full_rows(&phases);
     rejection->code = PROMPT_TOO_LONG;
-    if (prompts->executor != NULL &&
-        !executor_check(prompts->executor, request, &rejection->error))
+    if (prompts->executor != NULL && !executor_check(prompts->executor, request, &rejection->error))
         return false;
     rejection->code = PROMPT_GOOD;
     return true;
@@ -222,6 +231,7 @@ static bool check_plan(struct prompts *prompts, struct prompt *prompt, struct re
 static bool copy_stops(struct prompts *prompts, const struct prompt_parts *parts,
                        struct prompt *prompt)
 {
+    assert(parts->n_stops <= PROMPTS_STOPS_MAX);
     prompt->n_stops = parts->n_stops;
     for (int32_t i = 0; i < parts->n_stops; i++) {
         struct bytes stop = parts->stops[i];
@@ -235,6 +245,7 @@ static bool copy_stops(struct prompts *prompts, const struct prompt_parts *parts
 static bool make_request(struct prompts *prompts, const struct prompt_parts *parts,
                          struct prompt *prompt, struct rejection *rejection)
 {
+    assert(prompt->has_id);
     const struct model_config *config = prompts->options.config;
     const struct options *flags = prompts->options.flags;
     struct request *request = &prompt->request;
@@ -261,14 +272,14 @@ static bool make_request(struct prompts *prompts, const struct prompt_parts *par
     rejection->code = PROMPT_GOOD;
     if (!check_plan(prompts, prompt, rejection)) return false;
     prompt->n_generate = prompt->n_masks > 0 ? prompt->n_masks : request->decode.gen_length;
-    return copy_stops(prompts, parts, prompt) ||
-           prompts_reject(rejection, PROMPT_TOO_LONG, "the line needs too much memory");
+    return copy_stops(prompts, parts, prompt) || prompts_reject_memory(rejection);
 }
 
 /* ---- one line ---- */
 
 static bool parse_json(struct bytes line, json_t **value, struct rejection *rejection)
 {
+    assert(line.n <= PROMPTS_LINE_BYTES_MAX);
     json_error_t error;
     *value = json_loadb(line.data, line.n, JSON_ALLOW_NUL, &error);
     if (*value == NULL && json_error_code(&error) == json_error_invalid_utf8)
@@ -286,6 +297,7 @@ static bool parse_json(struct bytes line, json_t **value, struct rejection *reje
 static bool read_line(struct prompts *prompts, const json_t *line, struct prompt *prompt,
                       struct rejection *rejection, struct error *err)
 {
+    assert(json_is_object(line));
     struct prompt_parts parts = {.kind = PARTS_NONE};
     struct arena *scratch = &prompts->scratch;
     bool is_openai = prompt->is_openai = prompts_openai_is(line);
@@ -343,9 +355,8 @@ enum prompts_status prompts_next(struct prompts *prompts, struct prompt *prompt,
     struct rejection rejection = {0};
     json_t *value = NULL;
     prompts->n_read++;
-    *prompt = (struct prompt){.index = prompts->n_lines - 1,
-                              .line = prompts->n_lines,
-                              .is_openai = prompts->saw_openai};
+    *prompt = (struct prompt){
+        .index = prompts->n_lines - 1, .line = prompts->n_lines, .is_openai = prompts->saw_openai};
     bool is_ok = status == LINE_READ
                      ? parse_json(line, &value, &rejection)
                      : prompts_reject(&rejection, PROMPT_LINE_TOO_LONG,

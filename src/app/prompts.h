@@ -16,6 +16,7 @@
 #include "plan/request.h"
 #include "text/tokenizer.h"
 
+/* What bounds the memory of a line, however long the input. */
 #define PROMPTS_LINE_BYTES_MAX ((size_t)16 << 20)
 #define PROMPTS_ID_BYTES_MAX   1024
 #define PROMPTS_STOPS_MAX      4
@@ -58,21 +59,23 @@ struct prompt {
     struct bytes stops[PROMPTS_STOPS_MAX]; /* the text ends before the first of them */
 };
 
-struct prompts;
+struct prompts; /* the reader; remembers ids, counts lines */
 
 struct prompts_options {
-    const char *path;                 /* "-" is standard input */
-    const struct options *flags;      /* limit, prompt_key, system, no_chat and decode settings */
+    const char *path;                  /* "-" is standard input */
+    const struct options *flags;       /* limit, prompt_key, system, no_chat and decode settings */
     const struct model_config *config; /* all borrowed until close */
     const struct tokenizer *tokenizer; /* NULL: only prompt_token_ids can be read */
 };
 
-/* Opens the input. Heap; close it. */
+/* Opens the input and learns the tokenizer's special tokens. Heap; close it. False: ERROR_NO_INPUT,
+ * or ERROR_UNAVAILABLE for want of memory. */
 bool prompts_open(struct prompts **prompts, const struct prompts_options *options,
                   struct error *err);
 void prompts_close(struct prompts *prompts); /* NULL is fine */
 
-/* From here on requests must also pass executor_check. Before, the engine's limits are not known. */
+/* From here on requests must also pass executor_check. Before, the engine's limits are not known.
+ */
 void prompts_set_executor(struct prompts *prompts, const struct executor *executor);
 
 enum prompts_status {
@@ -82,8 +85,7 @@ enum prompts_status {
 };
 
 /* Times of admission are monotonic nanoseconds. One thread at a time. */
-enum prompts_status prompts_next(struct prompts *prompts, struct prompt *prompt,
-                                 struct error *err);
+enum prompts_status prompts_next(struct prompts *prompts, struct prompt *prompt, struct error *err);
 
 /* The 1-based line that first held an OpenAI field which is ignored (model, user, metadata, store);
  * 0: none so far. */

@@ -24,11 +24,12 @@ struct id_list {
 static bool learn_id(struct encoder *encoder, int32_t id, struct arena *run, size_t n_max)
 {
     struct bytes text, shown;
+    struct token_ids token = {.ids = &id, .n = 1};
     size_t mark_bytes = run->used_bytes;
-    if (!tokenizer_decode(encoder->tokenizer, &id, 1, false, run, &text, NULL)) return false;
+    if (!tokenizer_decode(encoder->tokenizer, token, false, run, &text, NULL)) return false;
     if (text.n > encoder->piece_bytes_max) encoder->piece_bytes_max = text.n;
     size_t text_end_bytes = run->used_bytes;
-    if (!tokenizer_decode(encoder->tokenizer, &id, 1, true, run, &shown, NULL)) return false;
+    if (!tokenizer_decode(encoder->tokenizer, token, true, run, &shown, NULL)) return false;
     bool is_special = text.n > 0 && shown.n == 0;
     arena_rewind(run, is_special ? text_end_bytes : mark_bytes);
     if (!is_special) return true;
@@ -67,25 +68,22 @@ static bool spells_special(const struct encoder *encoder, struct bytes text)
 
 /* ---- pieces ---- */
 
-static bool is_out_of_memory(struct rejection *rejection)
-{
-    return prompts_reject(rejection, PROMPT_TOO_LONG, "the prompt needs too much memory to encode");
-}
-
 static bool encode(const struct encoder *encoder, struct bytes text, bool parse_added,
                    struct arena *scratch, struct id_list *list, struct rejection *rejection)
 {
-    int32_t *ids, n_ids;
+    assert(encoder->tokenizer != NULL);
+    struct token_ids tokens;
     if (text.n == 0) return true;
-    if (!tokenizer_encode(encoder->tokenizer, text, parse_added, scratch, &ids, &n_ids,
+    if (!tokenizer_encode(encoder->tokenizer, text, parse_added, scratch, &tokens,
                           &rejection->error)) {
-        bool is_ours = rejection->error.code == ERROR_FORMAT;
-        rejection->code = is_ours ? PROMPT_INVALID_REQUEST : PROMPT_TOO_LONG;
+        bool is_format = rejection->error.code == ERROR_FORMAT; /* a byte without a piece */
+        rejection->code = is_format ? PROMPT_INVALID_REQUEST : PROMPT_TOO_LONG;
         return false;
     }
-    if (list->n + (size_t)n_ids > list->n_max) return is_out_of_memory(rejection);
-    memcpy(list->ids + list->n, ids, (size_t)n_ids * sizeof *ids);
-    list->n += (size_t)n_ids;
+    size_t n = (size_t)tokens.n;
+    if (list->n + n > list->n_max) return prompts_reject_memory(rejection);
+    memcpy(list->ids + list->n, tokens.ids, n * sizeof *tokens.ids);
+    list->n += n;
     return true;
 }
 
@@ -93,6 +91,7 @@ static bool encode(const struct encoder *encoder, struct bytes text, bool parse_
 static bool encode_content(const struct encoder *encoder, struct bytes text, struct arena *scratch,
                            struct id_list *list, struct rejection *rejection)
 {
+    assert(list->n <= list->n_max);
     struct bytes mask = encoder->mask_text;
     for (;;) {
         const char *found = mask.n > 0 ? find_bytes(text, mask) : NULL;
@@ -100,7 +99,7 @@ static bool encode_content(const struct encoder *encoder, struct bytes text, str
         if (found != NULL) before.n = (size_t)(found - text.data);
         if (!encode(encoder, before, false, scratch, list, rejection)) return false;
         if (found == NULL) return true;
-        if (list->n == list->n_max) return is_out_of_memory(rejection);
+        if (list->n == list->n_max) return prompts_reject_memory(rejection);
         list->ids[list->n++] = encoder->mask_id;
         text.data = found + mask.n;
         text.n -= before.n + mask.n;
@@ -111,9 +110,10 @@ static bool encode_content(const struct encoder *encoder, struct bytes text, str
 static bool list_start(struct id_list *list, size_t n_bytes, struct arena *scratch,
                        struct rejection *rejection)
 {
+    assert(scratch->base != NULL);
     *list = (struct id_list){.n_max = 3 * n_bytes + 1};
     list->ids = arena_try_push(scratch, list->n_max, sizeof *list->ids);
-    return list->ids != NULL || is_out_of_memory(rejection);
+    return list->ids != NULL || prompts_reject_memory(rejection);
 }
 
 /* ---- conversations ---- */
@@ -129,6 +129,7 @@ static struct bytes rest_of(struct bytes text, size_t n)
 static bool render_content(const struct encoder *encoder, const struct chat_message *message,
                            struct arena *scratch, struct bytes *content)
 {
+    assert(encoder->chat != NULL);
     struct chat_message blank = {.role = message->role, .content = sentinel};
     struct bytes frame, text;
     if (!chat_render(encoder->chat, &blank, 1, scratch, &frame, NULL)) return false;
@@ -143,23 +144,23 @@ static bool render_content(const struct encoder *encoder, const struct chat_mess
 /* Encodes template and contents apart. The pieces of the template are learned by rendering
  * sentinels in place of the contents. */
 static bool encode_pieces(const struct encoder *encoder, const struct prompt_parts *parts,
-                          struct arena *scratch, struct id_list *list,
-                          struct rejection *rejection)
+                          struct arena *scratch, struct id_list *list, struct rejection *rejection)
 {
+    assert(parts->n_messages > 0);
     size_t n = (size_t)parts->n_messages;
     struct chat_message *blanks = arena_try_push(scratch, n, sizeof *blanks);
     struct bytes frame, content;
-    if (blanks == NULL) return is_out_of_memory(rejection);
+    if (blanks == NULL) return prompts_reject_memory(rejection);
     for (size_t i = 0; i < n; i++)
         blanks[i] = (struct chat_message){.role = parts->messages[i].role, .content = sentinel};
     if (!chat_render(encoder->chat, blanks, parts->n_messages, scratch, &frame, NULL))
-        return is_out_of_memory(rejection);
+        return prompts_reject_memory(rejection);
     for (size_t i = 0; i < n; i++) {
         struct bytes piece = {.data = frame.data};
         piece.n = (size_t)(find_bytes(frame, sentinel) - frame.data);
         if (!encode(encoder, piece, true, scratch, list, rejection)) return false;
         if (!render_content(encoder, &parts->messages[i], scratch, &content))
-            return is_out_of_memory(rejection);
+            return prompts_reject_memory(rejection);
         if (!encode_content(encoder, content, scratch, list, rejection)) return false;
         frame = rest_of(frame, piece.n + sentinel.n);
     }
@@ -190,10 +191,11 @@ static bool complete_messages(const struct encoder *encoder, const struct prompt
                               struct arena *scratch, struct prompt_parts *complete,
                               struct rejection *rejection)
 {
+    assert(parts->kind == PARTS_TEXT || parts->n_messages > 0);
     static const struct bytes system = {.data = "system", .n = 6}, user = {.data = "user", .n = 4};
     size_t n_given = parts->kind == PARTS_MESSAGES ? (size_t)parts->n_messages : 1;
     struct chat_message *messages = arena_try_push(scratch, n_given + 1, sizeof *messages);
-    if (messages == NULL) return is_out_of_memory(rejection);
+    if (messages == NULL) return prompts_reject_memory(rejection);
     bool has_system = false;
     for (int32_t i = 0; i < parts->n_messages; i++)
         if (strcmp(parts->messages[i].role.data, system.data) == 0) has_system = true;
@@ -230,11 +232,12 @@ static bool encode_raw(const struct encoder *encoder, const struct prompt_parts 
 static bool check_size(const struct encoder *encoder, const struct prompt_parts *parts,
                        struct rejection *rejection)
 {
+    assert(encoder->piece_bytes_max > 0);
     size_t n_bytes = parts->text.n;
     for (int32_t i = 0; i < parts->n_messages; i++)
         n_bytes += parts->messages[i].content.n;
-    /* NFC may shorten a text to a third. */
-    size_t n_tokens_min = n_bytes / 3 / encoder->piece_bytes_max;
+    /* NFC may shorten a text to a third; a message has at least its role. */
+    size_t n_tokens_min = n_bytes / 3 / encoder->piece_bytes_max + (size_t)parts->n_messages;
     if (n_tokens_min <= (size_t)encoder->n_positions) return true;
     return prompts_reject(rejection, PROMPT_TOO_LONG,
                           "the prompt has %zu bytes, too many for the model's %d positions",
@@ -244,6 +247,7 @@ static bool check_size(const struct encoder *encoder, const struct prompt_parts 
 static bool encode_text(const struct encoder *encoder, const struct prompt_parts *parts,
                         struct arena *scratch, struct id_list *list, struct rejection *rejection)
 {
+    assert(parts->kind != PARTS_IDS);
     if (encoder->tokenizer == NULL)
         return prompts_reject(rejection, PROMPT_INVALID_REQUEST,
                               "the model folder has no tokenizer, so a line must have "
@@ -269,7 +273,7 @@ bool prompts_encode_ids(const struct encoder *encoder, const struct prompt_parts
     if (parts->kind != PARTS_IDS && !encode_text(encoder, parts, scratch, &list, rejection))
         return false;
     if (list.n == 0) return prompts_reject(rejection, PROMPT_MISSING, "the prompt is empty");
-    if (list.n > INT32_MAX) return is_out_of_memory(rejection);
+    if (list.n > INT32_MAX) return prompts_reject_memory(rejection);
     for (size_t i = 0; i < list.n; i++)
         if (list.ids[i] >= encoder->n_vocab)
             return prompts_reject(rejection, PROMPT_INVALID_REQUEST,

@@ -29,6 +29,10 @@ struct rejection {
 __attribute__((format(printf, 3, 4))) bool
 prompts_reject(struct rejection *rejection, enum prompt_code code, const char *format, ...);
 
+/* The same for a line that its scratch memory does not hold. */
+bool prompts_reject_memory(struct rejection *rejection);
+
+/* Where the prompt stood, and so what becomes of it. */
 enum parts_kind {
     PARTS_NONE,
     PARTS_TEXT,     /* one user message, or raw text */
@@ -36,7 +40,8 @@ enum parts_kind {
     PARTS_IDS,      /* token ids, used as they are */
 };
 
-/* What a line asks for, checked for types. Strings are borrowed from its JSON value. */
+/* What a line asks for, checked for types but not yet against the model. Strings are borrowed from
+ * the line's JSON value, so they live as long as it does. */
 struct prompt_parts {
     enum parts_kind kind;
     struct bytes text;
@@ -62,7 +67,8 @@ bool prompts_plain_read(const json_t *line, const struct plain_options *options,
                         struct arena *scratch, struct prompt_parts *parts,
                         struct rejection *rejection);
 
-/* One key that both forms have; true also when the key is none of them (then *is_known is false). */
+/* One key that both forms have; true also when the key is none of them (then *is_known is false).
+ */
 bool prompts_plain_setting(const char *key, const json_t *value, struct prompt_parts *parts,
                            bool *is_known, struct rejection *rejection);
 
@@ -80,27 +86,30 @@ bool prompts_plain_stops(const json_t *value, struct prompt_parts *parts,
 /* Whether a line has the form of the OpenAI batch API. */
 bool prompts_openai_is(const json_t *line);
 
+/* Such a line. The first field that is neither mapped, ignored nor without effect is an error. */
 bool prompts_openai_read(const json_t *line, struct arena *scratch, struct prompt_parts *parts,
                          struct rejection *rejection);
 
 /* ---- prompts_encode.c ---- */
 
-/* How text becomes ids in this run. */
+/* How text becomes ids in this run. The caller fills in all but the last four fields, which
+ * prompts_encode_init learns from the tokenizer. */
 struct encoder {
     const struct tokenizer *tokenizer; /* NULL: text is refused */
     const struct chat_template *chat;  /* NULL: prompts are used as they are (--no-chat) */
     struct bytes system;               /* --system; data NULL: none */
     int32_t mask_id, n_vocab, n_positions;
-    struct bytes mask_text;  /* n 0: none */
-    struct bytes *specials;  /* [n_specials] spelled-out special tokens, the mask's among them */
+    struct bytes mask_text; /* n 0: none */
+    struct bytes *specials; /* [n_specials] spelled-out special tokens, the mask's among them */
     int32_t n_specials;
-    size_t piece_bytes_max;  /* the longest token's text */
+    size_t piece_bytes_max; /* the longest token's text */
 };
 
 /* Learns the special tokens of `encoder->tokenizer`; texts live in `run`. */
 bool prompts_encode_init(struct encoder *encoder, struct arena *run, struct error *err);
 
-/* The prompt's ids, in `scratch`, at least one. */
+/* The prompt's ids, in `scratch`, at least one and all below n_vocab. Special tokens come from the
+ * template, from masks in a message and, without template, from anywhere. */
 bool prompts_encode_ids(const struct encoder *encoder, const struct prompt_parts *parts,
                         struct arena *scratch, int32_t **ids, int32_t *n_ids,
                         struct rejection *rejection);

@@ -26,13 +26,9 @@ static struct bytes string_bytes(const json_t *value)
 /* The value of a key unless it is null. */
 static const json_t *find_value(const json_t *line, const char *key)
 {
+    assert(json_is_object(line));
     const json_t *value = json_object_get(line, key);
     return json_is_null(value) ? NULL : value;
-}
-
-static bool is_out_of_memory(struct rejection *rejection)
-{
-    return prompts_reject(rejection, PROMPT_TOO_LONG, "the line needs too much memory");
 }
 
 /* ---- shared by both forms ---- */
@@ -81,6 +77,7 @@ static bool read_content(const json_t *value, struct arena *scratch, struct byte
                          struct rejection *rejection)
 {
     static const char wish[] = "a string or an array of text parts";
+    assert(content != NULL);
     if (value == NULL)
         return prompts_reject(rejection, PROMPT_INVALID_REQUEST, "a message has no content");
     if (json_is_string(value)) {
@@ -90,7 +87,8 @@ static bool read_content(const json_t *value, struct arena *scratch, struct byte
     if (!json_is_array(value)) return refuse_type("content", value, wish, rejection);
     size_t n_bytes = 0, index;
     json_t *part;
-    json_array_foreach((json_t *)value, index, part) {
+    json_array_foreach((json_t *)value, index, part)
+    {
         const json_t *text = json_object_get(part, "text");
         const char *type = json_string_value(json_object_get(part, "type"));
         if (type == NULL || strcmp(type, "text") != 0 || !json_is_string(text))
@@ -100,9 +98,10 @@ static bool read_content(const json_t *value, struct arena *scratch, struct byte
         n_bytes += json_string_length(text);
     }
     char *joined = arena_try_push(scratch, n_bytes + 1, 1);
-    if (joined == NULL) return is_out_of_memory(rejection);
+    if (joined == NULL) return prompts_reject_memory(rejection);
     *content = (struct bytes){.data = joined};
-    json_array_foreach((json_t *)value, index, part) {
+    json_array_foreach((json_t *)value, index, part)
+    {
         struct bytes text = string_bytes(json_object_get(part, "text"));
         memcpy(joined + content->n, text.data, text.n);
         content->n += text.n;
@@ -112,9 +111,11 @@ static bool read_content(const json_t *value, struct arena *scratch, struct byte
 
 static bool check_message_keys(const json_t *message, struct rejection *rejection)
 {
+    assert(json_is_object(message));
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)message, key, value) {
+    json_object_foreach((json_t *)message, key, value)
+    {
         bool is_ours = strcmp(key, "role") == 0 || strcmp(key, "content") == 0;
         if (is_ours || strcmp(key, "name") == 0 || json_is_null(value)) continue;
         return prompts_reject(rejection, PROMPT_UNSUPPORTED_FIELD,
@@ -126,6 +127,7 @@ static bool check_message_keys(const json_t *message, struct rejection *rejectio
 static bool read_message(const json_t *value, struct arena *scratch, struct chat_message *message,
                          struct rejection *rejection)
 {
+    assert(value != NULL);
     if (!json_is_object(value))
         return refuse_type("a message", value, "an object with role and content", rejection);
     const json_t *role = json_object_get(value, "role");
@@ -142,13 +144,14 @@ static bool read_message(const json_t *value, struct arena *scratch, struct chat
 bool prompts_plain_messages(const json_t *value, bool refuses_others, struct arena *scratch,
                             struct prompt_parts *parts, struct rejection *rejection)
 {
+    assert(parts->kind == PARTS_NONE);
     if (!json_is_array(value))
         return refuse_type("messages", value, "an array of objects with role and content",
                            rejection);
     size_t n = json_array_size(value);
     if (n == 0) return prompts_reject(rejection, PROMPT_MISSING, "messages is empty");
     struct chat_message *messages = arena_try_push(scratch, n, sizeof *messages);
-    if (messages == NULL || n > INT32_MAX) return is_out_of_memory(rejection);
+    if (messages == NULL || n > INT32_MAX) return prompts_reject_memory(rejection);
     for (size_t i = 0; i < n; i++) {
         const json_t *item = json_array_get(value, i);
         if (!read_message(item, scratch, &messages[i], rejection)) return false;
@@ -165,6 +168,7 @@ bool prompts_plain_messages(const json_t *value, bool refuses_others, struct are
 static bool read_text(const char *key, const json_t *value, struct prompt_parts *parts,
                       struct rejection *rejection)
 {
+    assert(parts->kind == PARTS_NONE);
     if (!json_is_string(value)) return refuse_type(key, value, "a string", rejection);
     if (json_string_length(value) == 0)
         return prompts_reject(rejection, PROMPT_MISSING, "%s is empty", key);
@@ -177,11 +181,12 @@ static bool read_ids(const json_t *value, struct arena *scratch, struct prompt_p
                      struct rejection *rejection)
 {
     static const char wish[] = "an array of token ids";
+    assert(parts->kind == PARTS_NONE);
     if (!json_is_array(value)) return refuse_type("prompt_token_ids", value, wish, rejection);
     size_t n = json_array_size(value);
     if (n == 0) return prompts_reject(rejection, PROMPT_MISSING, "prompt_token_ids is empty");
     int32_t *ids = arena_try_push(scratch, n, sizeof *ids);
-    if (ids == NULL) return is_out_of_memory(rejection);
+    if (ids == NULL) return prompts_reject_memory(rejection);
     for (size_t i = 0; i < n; i++) {
         const json_t *item = json_array_get(value, i);
         json_int_t id = json_integer_value(item);
@@ -199,9 +204,9 @@ static bool read_ids(const json_t *value, struct arena *scratch, struct prompt_p
 }
 
 /* Questions of several turns: an answer to the second would need the first one's. */
-static bool read_turns(const json_t *value, struct prompt_parts *parts,
-                       struct rejection *rejection)
+static bool read_turns(const json_t *value, struct prompt_parts *parts, struct rejection *rejection)
 {
+    assert(value != NULL);
     const json_t *first = json_array_get(value, 0);
     if (!json_is_string(first))
         return refuse_type("turns", value, "an array that starts with a string", rejection);
@@ -243,7 +248,8 @@ bool prompts_plain_read(const json_t *line, const struct plain_options *options,
     if (!read_prompt(line, options, scratch, parts, rejection)) return false;
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)line, key, value) {
+    json_object_foreach((json_t *)line, key, value)
+    {
         bool is_known;
         if (!prompts_plain_setting(key, value, parts, &is_known, rejection)) return false;
     }

@@ -17,17 +17,12 @@ enum { SUB_BITS = 7, BAR_COLUMNS = 80, BAR_WIDTH_MAX = 30, STATUS_BYTES_MAX = 16
 
 /* ---- set-up ---- */
 
-static bool is_environment_set(const char *name)
-{
-    const char *value = getenv(name);
-    return value != NULL && value[0] != '\0';
-}
-
 void report_init(struct report *report, const struct options *options, FILE *stream,
                  bool is_terminal, uint64_t now_ns)
 {
     assert(stream != NULL);
-    const char *terminal = getenv("TERM");
+    const char *terminal = getenv("TERM"), *no_colour = getenv("NO_COLOR");
+    bool has_colour = no_colour == NULL || no_colour[0] == '\0';
     bool is_dumb = terminal != NULL && strcmp(terminal, "dumb") == 0;
     bool is_always = strcmp(options->progress, "always") == 0;
     *report = (struct report){
@@ -35,7 +30,7 @@ void report_init(struct report *report, const struct options *options, FILE *str
         .is_quiet = options->quiet,
         .is_verbose = options->verbose && !options->quiet,
         .is_json = strcmp(options->log_format, "json") == 0,
-        .has_colour = is_terminal && !is_dumb && !is_environment_set("NO_COLOR"),
+        .has_colour = is_terminal && !is_dumb && has_colour,
         .progress = is_always || (is_terminal && !is_dumb) ? PROGRESS_BAR : PROGRESS_LINES,
         .start_ns = now_ns,
         .shown_ns = now_ns,
@@ -57,6 +52,7 @@ void report_clear(struct report *report)
 /* Takes the object. */
 static void print_json(struct report *report, json_t *object)
 {
+    assert(report->is_json);
     char *text = json_dumps(object, JSON_REAL_PRECISION(9));
     if (text != NULL) fprintf(report->stream, "%s\n", text);
     free(text);
@@ -162,8 +158,7 @@ static void format_span(char *text, size_t n_max, double span_s)
 {
     assert(span_s >= 0);
     long long s = (long long)(span_s + 0.5);
-    if (s >= 3600)
-        snprintf(text, n_max, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
+    if (s >= 3600) snprintf(text, n_max, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
     else snprintf(text, n_max, "%lld:%02lld", s / 60, s % 60);
 }
 
@@ -184,14 +179,14 @@ static void format_status(const struct report *report, uint64_t now_ns, char *te
                           rate(report->n_effective_tokens, elapsed_ns));
     if (n_done == 0 || report->n_expected < n_done) return;
     char left[32];
-    double left_s =
-        seconds(elapsed_ns) / (double)n_done * (double)(report->n_expected - n_done);
+    double left_s = seconds(elapsed_ns) / (double)n_done * (double)(report->n_expected - n_done);
     format_span(left, sizeof left, left_s);
     snprintf(text + n, n_max - n, ", %s left", left);
 }
 
 static int terminal_columns(FILE *stream)
 {
+    assert(stream != NULL);
     struct winsize size;
     int fd = fileno(stream);
     bool is_known = fd >= 0 && ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
@@ -201,6 +196,7 @@ static int terminal_columns(FILE *stream)
 /* "[#####-----] status", never wider than the terminal: a wrapped line could not be redrawn. */
 static void draw_bar(struct report *report, const char *status)
 {
+    assert(!report->is_json);
     int n_columns = terminal_columns(report->stream) - 1, n_status = (int)strlen(status);
     int width = n_columns - n_status - 3;
     int64_t n_done = report->n_answered + report->n_failed;
@@ -250,6 +246,7 @@ void report_tick(struct report *report, uint64_t now_ns)
 /* Positions fed through the layers per token up to the stop token. */
 static double positions_per_token(const struct report *report, const struct executor_counts *counts)
 {
+    assert(report->n_effective_tokens >= 0);
     if (report->n_effective_tokens == 0) return 0;
     return (double)counts->n_positions / (double)report->n_effective_tokens;
 }
@@ -258,28 +255,24 @@ static void print_summary_json(struct report *report, const struct executor_coun
                                uint64_t elapsed_ns, bool is_stopped)
 {
     assert(report->is_json);
-    json_t *e2e = json_pack("{s:I, s:I, s:I}", "p50",
-                            (json_int_t)report_percentile_ns(report, 0.50), "p90",
-                            (json_int_t)report_percentile_ns(report, 0.90), "p99",
-                            (json_int_t)report_percentile_ns(report, 0.99));
-    json_t *object = json_pack(
-        "{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I}", "level", "info", "event", "summary", "stopped",
-        is_stopped, "requests", (json_int_t)(report->n_answered + report->n_failed), "answered",
-        (json_int_t)report->n_answered, "failed", (json_int_t)report->n_failed, "effective_tokens",
-        (json_int_t)report->n_effective_tokens, "canvas_tokens",
-        (json_int_t)report->n_canvas_tokens);
-    json_object_set_new(object, "effective_tokens_per_s",
-                        json_real(rate(report->n_effective_tokens, elapsed_ns)));
-    json_object_set_new(object, "canvas_tokens_per_s",
-                        json_real(rate(report->n_canvas_tokens, elapsed_ns)));
-    json_object_set_new(object, "forwards", json_integer((json_int_t)counts->n_iterations));
-    json_object_set_new(object, "positions", json_integer((json_int_t)counts->n_positions));
-    json_object_set_new(object, "positions_per_token",
-                        json_real(positions_per_token(report, counts)));
-    json_object_set_new(object, "e2e_ns", e2e);
-    json_object_set_new(object, "compute_ns", json_integer((json_int_t)counts->compute_ns));
-    json_object_set_new(object, "elapsed_ns", json_integer((json_int_t)elapsed_ns));
-    print_json(report, object);
+    json_int_t p50 = (json_int_t)report_percentile_ns(report, 0.50);
+    json_int_t p90 = (json_int_t)report_percentile_ns(report, 0.90);
+    json_int_t p99 = (json_int_t)report_percentile_ns(report, 0.99);
+    print_json(
+        report,
+        json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:f, s:{s:I, s:I, "
+                  "s:I}, s:I, s:I}",
+                  "level", "info", "event", "summary", "stopped", is_stopped, "requests",
+                  (json_int_t)(report->n_answered + report->n_failed), "answered",
+                  (json_int_t)report->n_answered, "failed", (json_int_t)report->n_failed,
+                  "effective_tokens", (json_int_t)report->n_effective_tokens, "canvas_tokens",
+                  (json_int_t)report->n_canvas_tokens, "effective_tokens_per_s",
+                  rate(report->n_effective_tokens, elapsed_ns), "canvas_tokens_per_s",
+                  rate(report->n_canvas_tokens, elapsed_ns), "forwards",
+                  (json_int_t)counts->n_iterations, "positions", (json_int_t)counts->n_positions,
+                  "positions_per_token", positions_per_token(report, counts), "e2e_ns", "p50", p50,
+                  "p90", p90, "p99", p99, "compute_ns", (json_int_t)counts->compute_ns,
+                  "elapsed_ns", (json_int_t)elapsed_ns));
 }
 
 static void print_summary_text(struct report *report, const struct executor_counts *counts,

@@ -1,6 +1,6 @@
-/* What a run says on standard error while it works and when it ends: notices, progress, the summary;
- * as text or, with --log-format json, one JSON object a line. Memory does not grow with the run:
- * latencies are kept as a histogram. */
+/* What a run says on standard error while it works and when it ends: notices, progress, the
+ * summary; as text or, with --log-format json, one JSON object a line. Memory does not grow with
+ * the run: latencies are kept as a histogram. */
 #ifndef APP_REPORT_H
 #define APP_REPORT_H
 
@@ -22,12 +22,15 @@ enum progress_kind {
 };
 
 struct report {
-    FILE *stream;
-    bool is_quiet, is_verbose, is_json, has_colour;
+    FILE *stream; /* borrowed */
+    bool is_quiet, is_verbose;
+    bool is_json;    /* one object a line; has no bar */
+    bool has_colour; /* in the bar */
     enum progress_kind progress;
     int64_t n_expected; /* lines of the input; 0: unknown */
-    uint64_t start_ns, shown_ns;
-    bool bar_is_shown;
+    uint64_t start_ns;  /* rates count from here */
+    uint64_t shown_ns;  /* when progress was last shown */
+    bool bar_is_shown;  /* the cursor stands behind it */
     /* Counts of the run. */
     int64_t n_answered, n_failed;
     int64_t n_effective_tokens; /* generated, up to and including the stop token */
@@ -35,8 +38,8 @@ struct report {
     int64_t n_latencies, latencies[REPORT_BUCKETS]; /* end to end */
 };
 
-/* `is_terminal`: whether the stream is one, which decides about bar and colour unless the options or
- * NO_COLOR say otherwise. Caller's struct; times count from `now_ns`. */
+/* `is_terminal`: whether the stream is one, which decides about bar and colour unless the options
+ * or NO_COLOR say otherwise. Caller's struct; times count from `now_ns`. */
 void report_init(struct report *report, const struct options *options, FILE *stream,
                  bool is_terminal, uint64_t now_ns);
 
@@ -44,14 +47,15 @@ void report_init(struct report *report, const struct options *options, FILE *str
 __attribute__((format(printf, 2, 3))) void report_note(struct report *report, const char *format,
                                                        ...);
 
-/* The memory plan, with -v. */
+/* The memory plan, with -v: what the run takes, by region, before it takes it. */
 void report_memory(struct report *report, const struct memory_plan *memory);
 
-/* Counts one line of output. */
+/* Counts one line of output: an answer with `n_effective` of `n_canvas` tokens, complete `e2e_ns`
+ * after its line was read; or an error. */
 void report_answered(struct report *report, int32_t n_effective, int32_t n_canvas, uint64_t e2e_ns);
 void report_failed(struct report *report);
 
-/* Shows the progress if it is time to. */
+/* Shows the progress if it is time to; cheap enough for every iteration. */
 void report_tick(struct report *report, uint64_t now_ns);
 
 /* The latency below which a share `fraction` of the answers lies; 0 without answers. */

@@ -12,9 +12,12 @@
 enum { GEN_LENGTH_DEFAULT = 128, BLOCK_LENGTH_DEFAULT = 32 };
 
 static const char *const remasking_names[REMASKING_COUNT] = {
-    [REMASKING_LOW_CONFIDENCE] = "low_confidence", [REMASKING_RANDOM] = "random",
-    [REMASKING_ORIGIN] = "origin",                 [REMASKING_MASKGIT_PLUS] = "maskgit_plus",
-    [REMASKING_TOPK_MARGIN] = "topk_margin",       [REMASKING_ENTROPY] = "entropy",
+    [REMASKING_LOW_CONFIDENCE] = "low_confidence",
+    [REMASKING_RANDOM] = "random",
+    [REMASKING_ORIGIN] = "origin",
+    [REMASKING_MASKGIT_PLUS] = "maskgit_plus",
+    [REMASKING_TOPK_MARGIN] = "topk_margin",
+    [REMASKING_ENTROPY] = "entropy",
 };
 
 const char *settings_remasking_name(enum remasking remasking)
@@ -36,6 +39,7 @@ static bool refuse(const char *key, const json_t *value, const char *wish, struc
 
 static bool read_flag(bool *field, const char *key, const json_t *value, struct error *err)
 {
+    assert(field != NULL);
     if (!json_is_boolean(value)) return refuse(key, value, "true or false", err);
     *field = json_is_true(value);
     return true;
@@ -44,9 +48,10 @@ static bool read_flag(bool *field, const char *key, const json_t *value, struct 
 static bool read_count(const struct option_info *info, int32_t *field, const char *key,
                        const json_t *value, struct error *err)
 {
+    assert(info->max <= INT32_MAX);
     json_int_t number = json_integer_value(value);
-    bool is_valid =
-        json_is_integer(value) && number >= (json_int_t)info->min && number <= (json_int_t)info->max;
+    bool is_valid = json_is_integer(value) && number >= (json_int_t)info->min &&
+                    number <= (json_int_t)info->max;
     char wish[96];
     snprintf(wish, sizeof wish, "an integer from %.0f to %.0f", info->min, info->max);
     if (!is_valid) return refuse(key, value, wish, err);
@@ -57,6 +62,7 @@ static bool read_count(const struct option_info *info, int32_t *field, const cha
 /* Clients send seeds as signed 64-bit numbers; every one of them is a seed. */
 static bool read_seed(uint64_t *field, const char *key, const json_t *value, struct error *err)
 {
+    assert(field != NULL);
     if (!json_is_integer(value)) return refuse(key, value, "an integer of 64 bits", err);
     *field = (uint64_t)json_integer_value(value);
     return true;
@@ -65,6 +71,7 @@ static bool read_seed(uint64_t *field, const char *key, const json_t *value, str
 static bool read_real(const struct option_info *info, double *field, const char *key,
                       const json_t *value, struct error *err)
 {
+    assert(info->min <= info->max);
     double number = json_number_value(value);
     bool is_valid = json_is_number(value) && number >= info->min && number <= info->max;
     if (info->above_min && number <= info->min) is_valid = false;
@@ -80,6 +87,7 @@ static bool read_real(const struct option_info *info, double *field, const char 
 /* Whether `choices` ("a|b") has `word` [n]. */
 static bool has_choice(const char *choices, const char *word, size_t n)
 {
+    assert(choices[0] != '\0');
     for (const char *at = choices;; at++) {
         size_t n_choice = strcspn(at, "|");
         if (n_choice == n && memcmp(at, word, n) == 0) return true;
@@ -123,7 +131,7 @@ bool settings_read(struct options *layer, enum option_id id, const char *key, co
     case OPTION_TYPE_REAL: is_valid = read_real(info, field, key, value, err); break;
     case OPTION_TYPE_CHOICE: is_valid = read_choice(info, field, key, value, err); break;
     case OPTION_TYPE_SIZE:
-    case OPTION_TYPE_TEXT: assert(!"no input line has such a setting"); break;
+    case OPTION_TYPE_TEXT: assert(false && "no input line has such a setting"); break;
     }
     if (is_valid) layer->is_set[id] = true;
     return is_valid;
@@ -139,6 +147,7 @@ struct layers {
 /* The field of the strongest source that gives the option; NULL: none does. */
 static const void *find_given(const struct layers *layers, enum option_id id)
 {
+    assert(options_info(id)->in_line);
     const struct options *source = NULL;
     if (options_is_set(layers->flags, id)) source = layers->flags;
     if (options_is_set(layers->line, id)) source = layers->line;
@@ -167,25 +176,18 @@ static bool pick_flag(const struct layers *layers, enum option_id id)
     return given != NULL && *given;
 }
 
-static bool is_given(const struct layers *layers, enum option_id id)
+/* Whether a source turns the setting on; 0 is off. */
+static bool is_on(const struct options *source, enum option_id id)
 {
-    return find_given(layers, id) != NULL;
-}
-
-static bool has_threshold(const struct options *source)
-{
-    return options_is_set(source, OPTION_threshold) && source->threshold > 0;
-}
-
-static bool has_factor(const struct options *source)
-{
-    return options_is_set(source, OPTION_factor) && source->factor > 0;
+    assert(options_info(id)->type == OPTION_TYPE_REAL);
+    const double *field = (const void *)((const char *)source + options_info(id)->offset);
+    return options_is_set(source, id) && *field > 0;
 }
 
 bool settings_check_flags(const struct options *flags, struct error *err)
 {
     assert(flags != NULL);
-    if (has_threshold(flags) && has_factor(flags))
+    if (is_on(flags, OPTION_threshold) && is_on(flags, OPTION_factor))
         return error_set(err, ERROR_USAGE, "--threshold and --factor exclude each other");
     return true;
 }
@@ -194,13 +196,13 @@ bool settings_check_flags(const struct options *flags, struct error *err)
 static bool resolve_parallel(struct decode_settings *decode, const struct layers *layers,
                              struct error *err)
 {
-    assert(!(has_threshold(layers->flags) && has_factor(layers->flags)));
-    if (has_threshold(layers->line) && has_factor(layers->line))
+    assert(!(is_on(layers->flags, OPTION_threshold) && is_on(layers->flags, OPTION_factor)));
+    if (is_on(layers->line, OPTION_threshold) && is_on(layers->line, OPTION_factor))
         return error_set(err, ERROR_FORMAT, "threshold and factor exclude each other");
     decode->threshold = pick_real(layers, OPTION_threshold, 0);
     decode->factor = pick_real(layers, OPTION_factor, 0);
-    if (has_threshold(layers->line)) decode->factor = 0;
-    if (has_factor(layers->line)) decode->threshold = 0;
+    if (is_on(layers->line, OPTION_threshold)) decode->factor = 0;
+    if (is_on(layers->line, OPTION_factor)) decode->threshold = 0;
     return true;
 }
 
@@ -214,6 +216,7 @@ static bool has_timesteps(enum remasking remasking)
 static bool resolve_remasking(struct decode_settings *decode, const struct model_config *config,
                               const struct layers *layers, struct error *err)
 {
+    assert(decode->threshold == 0 || decode->factor == 0);
     const char *const *given = find_given(layers, OPTION_remasking);
     const char *name = given != NULL ? *given : config->remasking;
     if (given == NULL && (decode->threshold > 0 || decode->factor > 0)) name = "low_confidence";
@@ -230,6 +233,7 @@ static bool resolve_remasking(struct decode_settings *decode, const struct model
 static int32_t default_block_length(const struct model_config *config, enum remasking remasking,
                                     bool has_masks)
 {
+    assert(config->block_length >= 0);
     if (has_masks || has_timesteps(remasking)) return 0;
     return config->block_length > 0 ? config->block_length : BLOCK_LENGTH_DEFAULT;
 }
@@ -244,8 +248,9 @@ static int32_t divide_up(int32_t a, int32_t b)
 static int32_t default_steps(const struct model_config *config, const struct layers *layers,
                              const struct decode_settings *decode)
 {
-    bool is_ours = is_given(layers, OPTION_gen_length) || is_given(layers, OPTION_block_length);
-    if (is_ours || decode->gen_length == 0) return 0;
+    assert(decode->gen_length >= 0);
+    if (find_given(layers, OPTION_gen_length) != NULL) return 0;
+    if (find_given(layers, OPTION_block_length) != NULL || decode->gen_length == 0) return 0;
     int32_t n_blocks =
         decode->block_length > 0 ? divide_up(decode->gen_length, decode->block_length) : 1;
     return config->steps % n_blocks == 0 ? config->steps : 0;
@@ -254,6 +259,7 @@ static int32_t default_steps(const struct model_config *config, const struct lay
 static void resolve_lengths(struct decode_settings *decode, const struct model_config *config,
                             const struct layers *layers, bool has_masks)
 {
+    assert((unsigned)decode->remasking < REMASKING_COUNT);
     int32_t standard = config->gen_length > 0 ? config->gen_length : GEN_LENGTH_DEFAULT;
     decode->gen_length = pick_count(layers, OPTION_gen_length, standard);
     if (has_masks)

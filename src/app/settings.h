@@ -16,8 +16,8 @@
 #include "plan/request.h"
 
 /* Takes the value of an input line's key into `layer`. `key` is the name for messages ("max_tokens"
- * may set gen_length). null counts as absent. Strings are borrowed from `value`. False: a wrong type
- * or an impossible value, ERROR_FORMAT with what it is and what it may be. */
+ * may set gen_length). null counts as absent. Strings are borrowed from `value`. False: a wrong
+ * type or an impossible value, ERROR_FORMAT with what it is and what it may be. */
 bool settings_read(struct options *layer, enum option_id id, const char *key, const json_t *value,
                    struct error *err);
 

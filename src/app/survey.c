@@ -8,8 +8,6 @@
 #include "app/interrupt.h"
 #include "app/settings.h"
 
-enum { FIRST_IDS_MAX = 4096 }; /* ids that are printed */
-
 static void note_bad(struct survey *survey, const struct prompt *prompt)
 {
     size_t n = strlen(survey->bad);
@@ -55,30 +53,30 @@ static bool count(struct survey *survey, const struct prompt *prompt, struct are
     return survey->has_first || keep_first(survey, prompt, keep, err);
 }
 
-bool survey_take(struct survey *survey, struct prompts *prompts, const char *path,
+bool survey_take(struct survey *survey, struct prompts *prompts, const char *label,
                  struct arena *keep, struct error *err)
 {
-    assert(path != NULL);
+    assert(label != NULL);
     *survey = (struct survey){0};
     for (;;) {
         struct prompt prompt;
         if (interrupt_requested())
-            return error_set(err, ERROR_STOPPED, "stopped while checking %s", path);
+            return error_set(err, ERROR_STOPPED, "stopped while checking %s", label);
         enum prompts_status status = prompts_next(prompts, &prompt, err);
         if (status == PROMPTS_FAILED) return false;
         if (status == PROMPTS_END) break;
         if (!count(survey, &prompt, keep, err)) return false;
     }
     if (survey->n_lines > 0) return true;
-    return error_set(err, ERROR_FORMAT, "%s has no prompts", path);
+    return error_set(err, ERROR_FORMAT, "%s has no prompts", label);
 }
 
-bool survey_check(const struct survey *survey, const char *path, struct error *err)
+bool survey_check(const struct survey *survey, const char *label, struct error *err)
 {
     assert(survey->n_bad <= survey->n_lines);
     if (survey->n_bad == 0) return true;
     return error_set(err, ERROR_FORMAT,
-                     "%s: %" PRId64 " of %" PRId64 " lines are bad, nothing is written; %s", path,
+                     "%s: %" PRId64 " of %" PRId64 " lines are bad, nothing is written; %s", label,
                      survey->n_bad, survey->n_lines, survey->bad);
 }
 
@@ -98,7 +96,8 @@ static void print_settings(const struct prompt *prompt, FILE *stream)
             "%g, factor %g\n",
             decode->temperature, decode->top_p, decode->top_k, decode->alg_temp, decode->cfg_scale,
             decode->threshold, decode->factor);
-    fprintf(stream, "  seed %" PRIu64 ", early stop %s, logits_eos_inf %s, "
+    fprintf(stream,
+            "  seed %" PRIu64 ", early stop %s, logits_eos_inf %s, "
             "confidence_eos_eot_inf %s\n",
             decode->seed, decode->early_stop ? "yes" : "no", decode->logits_eos_inf ? "yes" : "no",
             decode->confidence_eos_eot_inf ? "yes" : "no");
@@ -108,14 +107,17 @@ static void print_settings(const struct prompt *prompt, FILE *stream)
 static void print_text(struct bytes text, FILE *stream)
 {
     assert(text.data != NULL);
-    fputs("  | ", stream);
+    const char *prefix = "  |";
     for (size_t i = 0; i < text.n; i++) {
         unsigned char byte = (unsigned char)text.data[i];
-        if (byte == '\n') fputs("\n  | ", stream);
+        fputs(prefix, stream);
+        if (prefix[0] != '\0' && byte != '\n') fputc(' ', stream);
+        prefix = byte == '\n' ? "  |" : "";
+        if (byte == '\n') fputc('\n', stream);
         else if (byte < 0x20 || byte == 0x7F) fprintf(stream, "\\x%02x", byte);
         else fputc(byte, stream);
     }
-    fputc('\n', stream);
+    if (prefix[0] == '\0') fputc('\n', stream);
 }
 
 static void print_first(const struct prompt *prompt, const struct tokenizer *tokenizer,
@@ -126,25 +128,24 @@ static void print_first(const struct prompt *prompt, const struct tokenizer *tok
     fprintf(stream, "first request: line %" PRId64 ", %" PRId32 " prompt tokens\n", prompt->line,
             request->n_prompt);
     print_settings(prompt, stream);
-    if (tokenizer != NULL && tokenizer_decode(tokenizer, request->prompt_ids, request->n_prompt,
-                                              false, scratch, &text, NULL))
+    struct token_ids tokens = {.ids = request->prompt_ids, .n = request->n_prompt};
+    if (tokenizer != NULL && tokenizer_decode(tokenizer, tokens, false, scratch, &text, NULL))
         print_text(text, stream);
-    int32_t n = request->n_prompt < FIRST_IDS_MAX ? request->n_prompt : FIRST_IDS_MAX;
     fputs("  token ids:", stream);
-    for (int32_t i = 0; i < n; i++)
+    for (int32_t i = 0; i < request->n_prompt; i++)
         fprintf(stream, " %" PRId32, request->prompt_ids[i]);
-    fputs(n < request->n_prompt ? " ...\n" : "\n", stream);
+    fputc('\n', stream);
 }
 
-void survey_print(const struct survey *survey, const char *path,
-                  const struct tokenizer *tokenizer, struct arena *scratch, FILE *stream)
+void survey_print(const struct survey *survey, const char *label, const struct tokenizer *tokenizer,
+                  struct arena *scratch, FILE *stream)
 {
     assert(survey->n_lines > 0);
     fprintf(stream,
             "%s: %" PRId64 " lines, %" PRId64 " bad; %" PRId64 " prompt tokens (at most %" PRId32
             " in a line), %" PRId64 " to generate\n",
-            strcmp(path, "-") == 0 ? "standard input" : path, survey->n_lines, survey->n_bad,
-            survey->n_prompt_tokens, survey->n_prompt_max, survey->n_generate);
+            label, survey->n_lines, survey->n_bad, survey->n_prompt_tokens, survey->n_prompt_max,
+            survey->n_generate);
     if (survey->n_bad > 0) fprintf(stream, "bad: %s\n", survey->bad);
     if (survey->has_first) print_first(&survey->first, tokenizer, scratch, stream);
 }

@@ -13,13 +13,13 @@
 
 struct window_limits {
     int32_t n_prompts_max; /* lines, bad ones counted */
-    int64_t n_cells_max;   /* canvas cells of its requests together */
+    int64_t n_cells_max;   /* canvas cells of its requests together; any one request fits */
 };
 
 struct window {
     struct window_limits limits;
-    struct arena arena;
-    struct prompt *prompts; /* [n_prompts], in input order */
+    struct arena arena;     /* holds everything below; as large as the limits can need */
+    struct prompt *prompts; /* [n_prompts], in input order; good and bad */
     int32_t n_prompts;
     struct request *requests; /* [n_requests], those of the good prompts; line_state: the prompt */
     int32_t n_requests;
@@ -27,18 +27,21 @@ struct window {
     struct error failure; /* why reading ended early; ERROR_NONE: it did not */
 };
 
-/* Where windows come from: the reader, and the line that no longer fitted the window before. */
+/* Where windows come from: the reader, and the line that no longer fitted the window before. Two
+ * windows that take turns share one intake, and only one of them may be filled at a time. */
 struct intake {
     struct prompts *prompts; /* borrowed */
     struct prompt held;      /* borrowed from `prompts` */
     bool is_held;
 };
 
-/* Reserves what a window of these limits can need at most. Caller's struct. */
+/* Reserves the address space that a window of these limits can need at most; pages are taken when
+ * they are filled. Caller's struct. False: ERROR_UNAVAILABLE. */
 bool window_create(struct window *window, const struct window_limits *limits, struct error *err);
 void window_destroy(struct window *window); /* a zeroed struct is fine */
 
-/* Reads lines until the window is full or the input ends. What was in the window is gone. */
+/* Reads lines until the window is full or the input ends. What was in the window is gone. A failure
+ * of the input is kept in the window, behind the lines that came before it. */
 void window_fill(struct window *window, struct intake *intake);
 
 #endif

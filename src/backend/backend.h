@@ -15,10 +15,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backend/dtype.h"
 #include "base/arena.h"
 #include "base/error.h"
-
-enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_I32 };
 
 /* Row-major, no gaps. `data` is the backend's memory: only the backend follows it. */
 struct matrix {
@@ -154,8 +153,8 @@ struct gather_rows_args {
     struct matrix x;   /* [n_rows, n] f32 */
 };
 
-/* Per sequence and KV head, chooses which rows outside the window stay visible (dLLM-Serve, head
- * centric; models.md 3.8). Window rows are [window_begin, window_end) of the batch, a part of the
+/* Per sequence and KV head, chooses which rows outside the window stay visible (dLLM-Serve, arXiv
+ * 2512.17077, head centric). Window rows are [window_begin, window_end) of the batch, a part of the
  * sequence's fresh rows. Candidates: the sequence's cached rows, then its fresh rows outside the
  * window, in order (n of them). score[j] = max over the group's query heads of (mean over the
  * window of q) . k[j] * scale; max-pool 3, stride 1, -inf padding; keep the n_keep largest, ties to
@@ -179,7 +178,7 @@ struct select_kv_args {
     bool shared;
 };
 
-/* How the confidence of a pick is measured (models.md 3.0, 3.1, 3.2). */
+/* How the confidence of a pick is measured (LLaDA: arXiv 2502.09992; Dream: 2508.15487). */
 enum confidence {
     CONFIDENCE_PROBABILITY, /* softmax(l)[id] of the unscaled, unfiltered logits (LLaDA) */
     CONFIDENCE_RANDOM,      /* uniform noise (LLaDA "random") */
@@ -229,7 +228,8 @@ struct score_args {
     int32_t n_vocab, mask_id;
 };
 
-/* Which picks of a request are committed in this step (models.md 3.1, 3.2, 3.4). */
+/* Which picks of a request are committed in this step (LLaDA; Dream; Fast-dLLM:
+ * arXiv 2505.22618). */
 enum commit_rule {
     COMMIT_TOP,       /* the n_commit most confident */
     COMMIT_THRESHOLD, /* all with confidence >= threshold, at least the best one (Fast-dLLM) */
@@ -361,12 +361,5 @@ void backend_gather_rows(struct backend *backend, const struct gather_rows_args 
 void backend_select_kv(struct backend *backend, const struct select_kv_args *args);
 void backend_score(struct backend *backend, const struct score_args *args);
 void backend_commit(struct backend *backend, const struct commit_args *args);
-
-/* ---- small helpers shared by all ---- */
-
-size_t dtype_bytes(enum dtype dtype);
-float bf16_to_f32(uint16_t bits);
-uint16_t bf16_from_f32(float value); /* round to nearest even */
-float f16_to_f32(uint16_t bits);
 
 #endif

@@ -1,7 +1,7 @@
 /* The backend for processors: the same ops as ref, in blocks that fit the caches, with the kernels
- * of the best instruction set, on a pool of threads. Threads only ever split rows and outputs, never
- * a sum, so results do not depend on their number. attend and select_kv are in cpu_attend.c, linear
- * in cpu_matmul.c, score in cpu_score.c. */
+ * of the best instruction set, on a pool of threads. Threads only ever split rows and outputs,
+ * never a sum, so results do not depend on their number. attend and select_kv are in cpu_attend.c,
+ * linear in cpu_matmul.c, score in cpu_score.c. */
 #include "backend/cpu.h"
 
 #include <assert.h>
@@ -25,8 +25,7 @@ static bool is_available(const struct cpu_kernels *kernels)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     if (kernels == &cpu_kernels_avx2)
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-               __builtin_cpu_supports("f16c");
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
     return true;
 }
@@ -93,21 +92,29 @@ static size_t states_bytes(void)
     return round_up(CPU_SCORE_ROWS * sizeof(struct pick_state), 64);
 }
 
+static size_t kept_bytes(void)
+{
+    return round_up(CPU_SCORE_ROWS * sizeof(struct cpu_kept), 64);
+}
+
 static size_t cpu_scratch_bytes(const struct backend *backend, int32_t n_rows_max,
                                 int32_t n_picks_max)
 {
     assert(n_rows_max > 0);
     assert(n_picks_max >= 0);
-    return tiles_bytes(cpu_of(backend)) + states_bytes() + CPU_SCORE_LOGITS * sizeof(float);
+    return tiles_bytes(cpu_of(backend)) + states_bytes() + kept_bytes() +
+           CPU_SCORE_LOGITS * sizeof(float);
 }
 
 static void cpu_start_step(struct backend *backend, const struct batch *batch, uint64_t shape_key)
 {
     struct cpu *cpu = cpu_of(backend);
+    assert(cpu != NULL);
     host_start_step(backend, batch, shape_key);
     if (cpu->tiles != NULL) return;
     cpu->tiles = host_reserve(backend, REGION_SCRATCH, tiles_bytes(cpu));
     cpu->states = host_reserve(backend, REGION_SCRATCH, states_bytes());
+    cpu->kept = host_reserve(backend, REGION_SCRATCH, kept_bytes());
     cpu->logits = host_reserve(backend, REGION_SCRATCH, CPU_SCORE_LOGITS * sizeof(float));
 }
 
@@ -131,8 +138,10 @@ static void run_part(void *context, int32_t item, int32_t worker)
                (int32_t)(n_rows * (item + 1) / parts->n_parts));
 }
 
-void cpu_for_rows(struct cpu *cpu, int32_t n_rows, size_t row_floats,
-                  void (*run)(void *context, int32_t begin, int32_t end), void *context)
+/* Calls run(context, begin, end) for parts of [0, n_rows), on several threads when the whole is at
+ * least some ten microseconds of work; row_floats: what a row touches. */
+static void for_rows(struct cpu *cpu, int32_t n_rows, size_t row_floats,
+                     void (*run)(void *context, int32_t begin, int32_t end), void *context)
 {
     assert(n_rows >= 0);
     size_t n_parts = (size_t)n_rows * row_floats / PART_FLOATS;
@@ -190,7 +199,7 @@ static void cpu_embed(struct backend *backend, const struct embed_args *args)
 {
     assert(args->out.n_rows == backend->batch->n_rows);
     struct row_op op = row_op_of(backend, args);
-    cpu_for_rows(cpu_of(backend), args->out.n_rows, (size_t)args->out.n_cols, embed_rows, &op);
+    for_rows(cpu_of(backend), args->out.n_rows, (size_t)args->out.n_cols, embed_rows, &op);
 }
 
 static void norm_rows(void *context, int32_t begin, int32_t end)
@@ -213,7 +222,7 @@ static void cpu_rms_norm(struct backend *backend, const struct rms_norm_args *ar
 {
     assert(args->out.n_cols > 0);
     struct row_op op = row_op_of(backend, args);
-    cpu_for_rows(cpu_of(backend), args->out.n_rows, 2 * (size_t)args->out.n_cols, norm_rows, &op);
+    for_rows(cpu_of(backend), args->out.n_rows, 2 * (size_t)args->out.n_cols, norm_rows, &op);
 }
 
 static void rope_rows(void *context, int32_t begin, int32_t end)
@@ -233,8 +242,8 @@ static void cpu_rope(struct backend *backend, const struct rope_args *args)
 {
     assert(args->head_dim % 2 == 0);
     struct row_op op = row_op_of(backend, args);
-    cpu_for_rows(cpu_of(backend), args->x.n_rows, (size_t)(args->n_heads * args->head_dim),
-                 rope_rows, &op);
+    for_rows(cpu_of(backend), args->x.n_rows, (size_t)(args->n_heads * args->head_dim), rope_rows,
+             &op);
 }
 
 static void act_rows(void *context, int32_t begin, int32_t end)
@@ -252,7 +261,7 @@ static void cpu_gated_act(struct backend *backend, const struct gated_act_args *
 {
     assert(args->x.n_cols == 2 * args->out.n_cols);
     struct row_op op = row_op_of(backend, args);
-    cpu_for_rows(cpu_of(backend), args->out.n_rows, 4 * (size_t)args->out.n_cols, act_rows, &op);
+    for_rows(cpu_of(backend), args->out.n_rows, 4 * (size_t)args->out.n_cols, act_rows, &op);
 }
 
 static void copy_rows(void *context, int32_t begin, int32_t end)
@@ -268,7 +277,7 @@ static void cpu_gather_rows(struct backend *backend, const struct gather_rows_ar
 {
     assert(args->out.n_rows == backend->batch->n_picks);
     struct row_op op = row_op_of(backend, args);
-    cpu_for_rows(cpu_of(backend), args->out.n_rows, (size_t)args->out.n_cols, copy_rows, &op);
+    for_rows(cpu_of(backend), args->out.n_rows, (size_t)args->out.n_cols, copy_rows, &op);
 }
 
 const struct backend_ops backend_cpu_ops = {

@@ -15,6 +15,15 @@
 #define CPU_SCORE_ROWS   256
 #define CPU_SCORE_LOGITS (1 << 19)
 
+/* Candidates of a row that a filter (top-k, top-p) can still keep, once its cut is known well
+ * enough that they fit: the passes that are left then need no logits. */
+#define CPU_KEPT_MAX 1024
+struct cpu_kept {
+    int32_t n; /* CPU_KEPT_MAX + 1: there were too many */
+    int32_t id[CPU_KEPT_MAX];
+    float logit[CPU_KEPT_MAX];
+};
+
 /* backend->state. */
 struct cpu {
     const struct cpu_kernels *kernels;
@@ -22,6 +31,7 @@ struct cpu {
     /* REGION_SCRATCH, taken at the first step. */
     float *tiles;              /* [threads][CPU_THREAD_FLOATS] */
     struct pick_state *states; /* [CPU_SCORE_ROWS] */
+    struct cpu_kept *kept;     /* [CPU_SCORE_ROWS] */
     float *logits;             /* [CPU_SCORE_LOGITS] */
 };
 
@@ -48,15 +58,6 @@ struct cpu_matmul {
     const float *bias; /* [weight.n_out]; NULL: none */
 };
 void cpu_multiply(struct cpu *cpu, const struct cpu_matmul *matmul);
-
-/* Calls run(context, begin, end) for parts of [0, n_rows), on several threads when the whole is at
- * least some ten microseconds of work; row_floats: what a row touches. */
-void cpu_for_rows(struct cpu *cpu, int32_t n_rows, size_t row_floats,
-                  void (*run)(void *context, int32_t begin, int32_t end), void *context);
-
-/* The keys and values that a sequence's rows see under a KV head: cached rows, then fresh ones. */
-void cpu_find_keys(struct cpu_key_run runs[2], const struct kv_rows *fresh,
-                   const struct kv_cache *cache, const struct sequence *sequence, int32_t kv_head);
 
 /* Slots of struct backend_ops. */
 size_t cpu_weight_bytes(const struct backend *backend, int32_t n_out, int32_t n_in,

@@ -1,13 +1,15 @@
-/* attend split into tasks (sequence, KV head, some of its query heads, some queries), and select_kv,
- * one task per sequence and choice. Tasks share nothing that they write. */
+/* attend split into tasks (sequence, KV head, some of its query heads, some queries), and
+ * select_kv, one task per sequence and choice. Tasks share nothing that they write. */
 #include <assert.h>
 #include <math.h>
 #include <string.h>
 
 #include "backend/cpu.h"
 
-void cpu_find_keys(struct cpu_key_run runs[2], const struct kv_rows *fresh,
-                   const struct kv_cache *cache, const struct sequence *sequence, int32_t kv_head)
+/* The keys and values that a sequence's rows see under a KV head: cached rows, then fresh ones. */
+static void find_keys(struct cpu_key_run runs[2], const struct kv_rows *fresh,
+                      const struct kv_cache *cache, const struct sequence *sequence,
+                      int32_t kv_head)
 {
     const ptrdiff_t col = (ptrdiff_t)kv_head * fresh->head_dim;
     assert(kv_head < fresh->n_kv_heads);
@@ -55,8 +57,8 @@ static int32_t most_queries(const struct attend_split *split)
 }
 
 /* Few heads of a group at a time, so that many queries fit a task and share its packed keys; fewer
- * queries when there would be too few tasks for the threads. Chunks are whole tiles: which rows share
- * a tile does not change with the split. */
+ * queries when there would be too few tasks for the threads. Chunks are whole tiles: which rows
+ * share a tile does not change with the split. */
 static void choose_chunk(struct attend_split *split)
 {
     const int32_t tile = split->cpu->kernels->tile_rows;
@@ -98,18 +100,18 @@ static void attend_task(void *context, int32_t item, int32_t worker)
     int32_t head = kv_head * split->group + part * split->part_heads;
     int32_t head_end = (kv_head + 1) * split->group;
     ptrdiff_t col = (ptrdiff_t)head * args->fresh.head_dim;
-    struct cpu_attention task = {
-        .out = host_row(args->out, first) + col,
-        .out_stride = (size_t)args->out.n_cols,
-        .query = host_row(args->query, first) + args->query_col + col,
-        .query_stride = (size_t)args->query.n_cols,
-        .n_queries = n,
-        .n_heads = head_end - head < split->part_heads ? head_end - head : split->part_heads,
-        .visible = visible,
-        .head_dim = args->fresh.head_dim,
-        .scale = args->scale,
-        .scratch = cpu_tiles(split->cpu, worker)};
-    cpu_find_keys(task.runs, &args->fresh, &args->cache, sequence, kv_head);
+    struct cpu_attention task = {.out = host_row(args->out, first) + col,
+                                 .out_stride = (size_t)args->out.n_cols,
+                                 .query = host_row(args->query, first) + args->query_col + col,
+                                 .query_stride = (size_t)args->query.n_cols,
+                                 .n_queries = n,
+                                 .n_heads = head_end - head < split->part_heads ? head_end - head
+                                                                                : split->part_heads,
+                                 .visible = visible,
+                                 .head_dim = args->fresh.head_dim,
+                                 .scale = args->scale,
+                                 .scratch = cpu_tiles(split->cpu, worker)};
+    find_keys(task.runs, &args->fresh, &args->cache, sequence, kv_head);
     split->cpu->kernels->attend(&task);
 }
 
@@ -166,7 +168,8 @@ static void average_query(const struct choice *choice, int32_t head, float *mean
     assert(select->window_begin < select->window_end);
     for (int32_t r = select->window_begin; r < select->window_end; r++) {
         const float *query = host_row(args->query, r) + col;
-        for (int32_t d = 0; d < head_dim; d++) sum[d] += (double)query[d];
+        for (int32_t d = 0; d < head_dim; d++)
+            sum[d] += (double)query[d];
     }
     for (int32_t d = 0; d < head_dim; d++)
         mean[d] = (float)(sum[d] / (select->window_end - select->window_begin));
@@ -181,9 +184,10 @@ static void add_head_scores(const struct choice *choice, const struct cpu_kernel
     struct cpu_key_run runs[2];
     float mean[HOST_HEAD_DIM_MAX];
     assert(group > 0);
-    cpu_find_keys(runs, &args->fresh, &args->cache, choice->sequence, kv_head);
+    find_keys(runs, &args->fresh, &args->cache, choice->sequence, kv_head);
     float *scores = choice->scores, *best = scores + choice->n_candidates;
-    for (int32_t c = 0; c < choice->n_candidates; c++) best[c] = -INFINITY;
+    for (int32_t c = 0; c < choice->n_candidates; c++)
+        best[c] = -INFINITY;
     for (int32_t h = kv_head * group; h < (kv_head + 1) * group; h++) {
         average_query(choice, h, mean);
         for (int32_t c = 0; c < choice->n_candidates; c++) {
@@ -191,7 +195,8 @@ static void add_head_scores(const struct choice *choice, const struct cpu_kernel
             best[c] = fmaxf(best[c], kernels->dot(mean, key, head_dim) * args->scale);
         }
     }
-    for (int32_t c = 0; c < choice->n_candidates; c++) scores[c] += best[c];
+    for (int32_t c = 0; c < choice->n_candidates; c++)
+        scores[c] += best[c];
 }
 
 /* Max-pool 3, stride 1, nothing beyond the ends. */
@@ -213,7 +218,7 @@ static void keep_candidate(const struct choice *choice, int32_t candidate, int32
     assert(index < choice->select->n_keep);
     for (int32_t h = choice->kv_begin; h < choice->kv_end; h++) {
         struct cpu_key_run runs[2];
-        cpu_find_keys(runs, fresh, &args->cache, choice->sequence, h);
+        find_keys(runs, fresh, &args->cache, choice->sequence, h);
         size_t to = host_cache_index(choice->select->target_begin, fresh->n_kv_heads,
                                      fresh->head_dim, choice->select->n_keep, h, index);
         const float *value, *key = run_row(runs, key_index, &value);
@@ -266,7 +271,8 @@ static void select_task(void *context, int32_t item, int32_t worker)
     memset(choice.scores, 0, (size_t)choice.n_candidates * sizeof *choice.scores);
     for (int32_t h = choice.kv_begin; h < choice.kv_end; h++)
         add_head_scores(&choice, split->cpu->kernels, h);
-    for (int32_t c = 0; c < choice.n_candidates; c++) choice.scores[c] /= (float)n_heads;
+    for (int32_t c = 0; c < choice.n_candidates; c++)
+        choice.scores[c] /= (float)n_heads;
     keep_largest(&choice);
 }
 

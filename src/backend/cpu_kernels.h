@@ -1,7 +1,7 @@
-/* What an instruction set provides to the cpu backend: the blocked product that `linear` and `score`
- * are made of, one task of `attend`, and the loops over a row. One table per instruction set, all
- * three compiled from the same text (cpu_kernels_body.h) with another vector; cpu.c chooses one at
- * open, splits the work among threads and owns all memory. Private to backend/.
+/* What an instruction set provides to the cpu backend: the blocked product that `linear` and
+ * `score` are made of, one task of `attend`, and the loops over a row. One table per instruction
+ * set, all three compiled from the same text (cpu_kernels_body.h) with another vector; cpu.c
+ * chooses one at open, splits the work among threads and owns all memory. Private to backend/.
  *
  * Every function computes a row from that row alone, in an order that depends on the shapes only:
  * which rows share a call never changes a bit (I3). */
@@ -106,6 +106,8 @@ struct cpu_kernels {
     float (*dot)(const float *a, const float *b, int32_t n);
     /* Largest of l [n]; is_broken: some l is NaN or +inf (then the result means nothing). */
     float (*largest)(const float *l, int32_t n, bool *is_broken);
+    /* out = exp((l - max) * factor), [n]. */
+    void (*exp_all)(float *out, const float *l, int32_t n, float max, float factor);
     /* Sum of exp((l - max) * factor) over l [n], l <= max; -inf counts as 0. */
     double (*sum_exp)(const float *l, int32_t n, float max, float factor);
 };

@@ -1,7 +1,7 @@
 /* One task of attention: Q K^T and P V through the register tiles of the product, and a running
  * softmax over blocks of CPU_KEY_BLOCK keys, which always start at the sequence's own key 0. A tile
- * multiplies the keys that all its rows see; what only some rows see is added row by row. So a row's
- * sums are one chain over the keys that it sees, whoever shares its tile. Included once per
+ * multiplies the keys that all its rows see; what only some rows see is added row by row. So a
+ * row's sums are one chain over the keys that it sees, whoever shares its tile. Included once per
  * instruction set; private to cpu_kernels_*.c. */
 #ifndef BACKEND_CPU_KERNELS_ATTEND_H
 #define BACKEND_CPU_KERNELS_ATTEND_H
@@ -12,12 +12,12 @@
 /* A block of keys, packed, and the state of the task's rows (row = head * n_queries + query). */
 struct attend_state {
     const struct cpu_attention *task;
-    int32_t n_wide;         /* head_dim, rounded up to whole panels */
+    int32_t n_wide;            /* head_dim, rounded up to whole panels */
     int32_t key_begin, n_keys; /* this block */
-    float *keys;            /* [key panels][head_dim][PANEL]: transposed */
-    float *values;          /* [n_wide / PANEL][n_keys][PANEL] */
-    float *sums;            /* [rows, n_wide] P V so far */
-    float *scores;          /* [TILE_ROWS, CPU_KEY_BLOCK] */
+    float *keys;               /* [key panels][head_dim][PANEL]: transposed */
+    float *values;             /* [n_wide / PANEL][n_keys][PANEL] */
+    float *sums;               /* [rows, n_wide] P V so far */
+    float *scores;             /* [TILE_ROWS, CPU_KEY_BLOCK] */
     float max[CPU_ROW_BLOCK];
     double weight[CPU_ROW_BLOCK];
 };
@@ -40,7 +40,8 @@ static void pack_block(struct attend_state *state)
     for (int32_t j = 0; j < n_keys; j++) {
         const float *value, *key = find_key(task, state->key_begin + j, &value);
         float *column = state->keys + (size_t)(j / PANEL * PANEL) * (size_t)head_dim + j % PANEL;
-        for (int32_t d = 0; d < head_dim; d++) column[(size_t)d * PANEL] = key[d];
+        for (int32_t d = 0; d < head_dim; d++)
+            column[(size_t)d * PANEL] = key[d];
         for (int32_t d = 0; d < head_dim; d += PANEL) {
             int32_t n = head_dim - d < PANEL ? head_dim - d : PANEL;
             float *row = state->values + (size_t)d * (size_t)n_keys + (size_t)j * PANEL;
@@ -116,7 +117,8 @@ static void attend_tile(struct attend_state *state, int32_t head, int32_t first,
                                    &state->weight[row + i]);
         if (is_first || rescale == 1) continue;
         float *sums = state->sums + (size_t)(row + i) * (size_t)state->n_wide;
-        for (int32_t d = 0; d < state->n_wide; d++) sums[d] *= rescale;
+        for (int32_t d = 0; d < state->n_wide; d++)
+            sums[d] *= rescale;
     }
     if (common > 0) add_values(state, row, n_rows, state->scores, 0, common);
     for (int32_t i = 0; i < n_rows; i++) {
@@ -134,7 +136,8 @@ static void write_means(const struct attend_state *state)
         float *out = task->out + (size_t)query * task->out_stride + head * task->head_dim;
         const float *sums = state->sums + (size_t)row * (size_t)state->n_wide;
         double weight = state->weight[row];
-        for (int32_t d = 0; d < task->head_dim; d++) out[d] = (float)(sums[d] / weight);
+        for (int32_t d = 0; d < task->head_dim; d++)
+            out[d] = (float)(sums[d] / weight);
     }
 }
 
@@ -150,7 +153,8 @@ static void attend_run(const struct cpu_attention *task)
     state.sums = state.values + CPU_KEY_BLOCK * HOST_HEAD_DIM_MAX;
     state.scores = state.sums + CPU_ROW_BLOCK * HOST_HEAD_DIM_MAX;
     memset(state.sums, 0, (size_t)n_rows * (size_t)state.n_wide * sizeof(float));
-    for (int32_t i = 0; i < n_rows; i++) state.max[i] = -INFINITY;
+    for (int32_t i = 0; i < n_rows; i++)
+        state.max[i] = -INFINITY;
 
     int32_t n_visible = 0;
     for (int32_t i = 0; i < task->n_queries; i++)

@@ -1,5 +1,5 @@
-/* Kernels for processors with AVX-512 (F, BW, DQ, VL): vectors of 16, tiles of 12 x 32 sums in 24 of
- * the 32 registers. */
+/* Kernels for processors with AVX-512 (F, BW, DQ, VL): vectors of 16, tiles of 12 x 32 sums in 24
+ * of the 32 registers. */
 #include "backend/cpu_kernels.h"
 
 #if defined(__AVX512F__)

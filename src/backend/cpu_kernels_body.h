@@ -13,8 +13,8 @@
     {                                                                                              \
         .name = (isa), .panel_width = PANEL, .tile_rows = TILE_ROWS, .multiply = product_multiply, \
         .attend = attend_run, .normalize = row_normalize, .rotate = row_rotate,                    \
-        .activate = row_activate, .widen = product_widen, .dot = row_dot,                          \
-        .largest = row_largest, .sum_exp = row_sum_exp                                             \
+        .activate = row_activate, .widen = product_widen, .dot = row_dot, .largest = row_largest,  \
+        .exp_all = row_exp_all, .sum_exp = row_sum_exp                                             \
     }
 
 #endif

@@ -95,11 +95,12 @@ static void product_widen(float *out, const uint16_t *in, int32_t n)
         memcpy(&narrow, in + i, sizeof narrow);
         vf_store(out + i, (vf)(__builtin_convertvector(narrow, vu) << 16));
     }
-    for (; i < n; i++) out[i] = bf16_to_f32(in[i]);
+    for (; i < n; i++)
+        out[i] = dtype_f32_from_bf16(in[i]);
 }
 
-/* Columns [k_begin, k_begin + n_k) of the product's rows, side by side: rows that lie a power of two
- * apart would push each other out of the cache. */
+/* Columns [k_begin, k_begin + n_k) of the product's rows, side by side: rows that lie a power of
+ * two apart would push each other out of the cache. */
 static void gather_slice(const struct cpu_product *product, int32_t k_begin, int32_t n_k)
 {
     for (int32_t i = 0; i < product->n_rows; i++) {
@@ -124,7 +125,8 @@ static void add_bias(const struct cpu_product *product)
 {
     for (int32_t i = 0; i < product->n_rows; i++) {
         float *out = product->out + (size_t)i * product->out_stride;
-        for (int32_t j = 0; j < product->n_panels * PANEL; j++) out[j] += product->bias[j];
+        for (int32_t j = 0; j < product->n_panels * PANEL; j++)
+            out[j] += product->bias[j];
     }
 }
 

@@ -25,7 +25,8 @@ static double row_squares(const float *x, int32_t n)
 {
     vd sum = vf_fold(vf_splat(0));
     int32_t i = 0;
-    for (; i + LANES <= n; i += LANES) sum += vf_fold_squares(vf_load(x + i));
+    for (; i + LANES <= n; i += LANES)
+        sum += vf_fold_squares(vf_load(x + i));
     if (i < n) sum += vf_fold_squares(vf_load_some(x + i, n - i, 0));
     return vd_sum_lanes(sum);
 }
@@ -37,7 +38,8 @@ static void row_normalize(const struct cpu_norm *norm)
     if (norm->add) {
         /* Without a place for the sum, out holds it until the weights are applied. */
         float *target = norm->sum ? norm->sum : norm->out;
-        for (int32_t i = 0; i < norm->n; i++) target[i] = norm->x[i] + norm->add[i];
+        for (int32_t i = 0; i < norm->n; i++)
+            target[i] = norm->x[i] + norm->add[i];
         sum = target;
     } else if (norm->sum && norm->sum != norm->x) {
         memcpy(norm->sum, norm->x, (size_t)norm->n * sizeof *norm->x);
@@ -64,10 +66,8 @@ static void row_activate(float *out, const float *gate, const float *up, int32_t
         vf g = rest == LANES ? vf_load(gate + i) : vf_load_some(gate + i, rest, 0);
         vf u = rest == LANES ? vf_load(up + i) : vf_load_some(up + i, rest, 0);
         vf silu = g / (1 + vf_exp(-g)) * u;
-        if (rest == LANES)
-            vf_store(out + i, silu);
-        else
-            vf_store_some(out + i, silu, rest);
+        if (rest == LANES) vf_store(out + i, silu);
+        else vf_store_some(out + i, silu, rest);
     }
 }
 
@@ -82,8 +82,20 @@ static float row_largest(const float *l, int32_t n, bool *is_broken)
         largest = vf_max(v, largest);
     }
     *is_broken = false;
-    for (int i = 0; i < LANES; i++) *is_broken |= is_finite[i] == 0;
+    for (int i = 0; i < LANES; i++)
+        *is_broken |= is_finite[i] == 0;
     return vf_largest_lane(largest);
+}
+
+static void row_exp_all(float *out, const float *l, int32_t n, float max, float factor)
+{
+    for (int32_t i = 0; i < n; i += LANES) {
+        int32_t rest = n - i < LANES ? n - i : LANES;
+        vf v = rest == LANES ? vf_load(l + i) : vf_load_some(l + i, rest, -INFINITY);
+        vf power = vf_exp((v - max) * factor);
+        if (rest == LANES) vf_store(out + i, power);
+        else vf_store_some(out + i, power, rest);
+    }
 }
 
 static double row_sum_exp(const float *l, int32_t n, float max, float factor)
@@ -97,9 +109,9 @@ static double row_sum_exp(const float *l, int32_t n, float max, float factor)
     return vd_sum_lanes(sum);
 }
 
-/* One block of a running softmax: l [n] <- exp(scale * (l - max)) with max the largest l so far; *sum
- * follows. Differences are scaled, not values, so the largest weighs exactly 1. Returns what earlier
- * weights must be multiplied with for the new max. */
+/* One block of a running softmax: l [n] <- exp(scale * (l - max)) with max the largest l so far;
+ * *sum follows. Differences are scaled, not values, so the largest weighs exactly 1. Returns what
+ * earlier weights must be multiplied with for the new max. */
 static float row_soften(float *l, int32_t n, float scale, float *max, double *sum)
 {
     assert(n > 0);
@@ -117,10 +129,8 @@ static float row_soften(float *l, int32_t n, float scale, float *max, double *su
         vf v = rest == LANES ? vf_load(l + i) : vf_load_some(l + i, rest, -INFINITY);
         vf p = vf_exp((v - new_max) * scale);
         total += p;
-        if (rest == LANES)
-            vf_store(l + i, p);
-        else
-            vf_store_some(l + i, p, rest);
+        if (rest == LANES) vf_store(l + i, p);
+        else vf_store_some(l + i, p, rest);
     }
     float rescale = vf_exp((vf_splat(*max) - new_max) * scale)[0];
     *max = new_max[0];

@@ -1,6 +1,7 @@
 /* Vectors of LANES floats and what the kernels need of them. The including file defines LANES, the
- * type vf, vf_splat and vf_fma for its instruction set; the rest is the compiler's vector arithmetic,
- * the same text for all. Included once per instruction set; private to cpu_kernels_*.c. */
+ * type vf, vf_splat and vf_fma for its instruction set; the rest is the compiler's vector
+ * arithmetic, the same text for all. Included once per instruction set; private to cpu_kernels_*.c.
+ */
 #ifndef BACKEND_CPU_KERNELS_VECTOR_H
 #define BACKEND_CPU_KERNELS_VECTOR_H
 
@@ -57,7 +58,8 @@ INLINE vf vf_max(vf a, vf b)
 INLINE float vf_largest_lane(vf v)
 {
     float largest = v[0];
-    for (int i = 1; i < LANES; i++) largest = v[i] > largest ? v[i] : largest;
+    for (int i = 1; i < LANES; i++)
+        largest = v[i] > largest ? v[i] : largest;
     return largest;
 }
 
@@ -67,7 +69,8 @@ INLINE float vf_sum_lanes(vf v)
     float lanes[LANES];
     memcpy(lanes, &v, sizeof lanes);
     for (int half = LANES / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
+        for (int i = 0; i < half; i++)
+            lanes[i] += lanes[i + half];
     }
     return lanes[0];
 }
@@ -92,7 +95,8 @@ INLINE vd vf_fold_squares(vf v)
 INLINE double vd_sum_lanes(vd v)
 {
     double sum = 0;
-    for (int i = 0; i < LANES / 2; i++) sum += v[i];
+    for (int i = 0; i < LANES / 2; i++)
+        sum += v[i];
     return sum;
 }
 

@@ -1,7 +1,8 @@
 /* Weights in panels, and the product of a matrix with them: rows in blocks, panels in groups, every
  * pair an item for the threads. A sum never leaves its item, so it is the same whoever computes it.
  *
- *     weight [n_out, n_in]  ->  [panel][k][width]      panel p holds outputs [p * width, (p+1) * width)
+ *     weight [n_out, n_in]  ->  [panel][k][width]      panel p holds outputs [p * width, (p+1) *
+ * width)
  *
  * bf16 stays bf16; f16 becomes f32, which is exact. */
 #include <assert.h>
@@ -50,7 +51,8 @@ static void pack_row(const struct packing *packing, int32_t panel, int32_t lane,
     if (target->dtype == DTYPE_BF16) {
         const uint16_t *in = (const uint16_t *)packing->source + from;
         uint16_t *out = (uint16_t *)target->data + to;
-        for (size_t k = 0; k < n_in; k++) out[k * width] = in[k];
+        for (size_t k = 0; k < n_in; k++)
+            out[k * width] = in[k];
     } else {
         float *out = (float *)target->data + to;
         for (size_t k = 0; k < n_in; k++)
@@ -83,8 +85,7 @@ void cpu_upload_weight(struct backend *backend, struct weight target, int32_t ou
                               .n_out = n_out};
     packing.panel_begin = out_begin / packing.width;
     int32_t panel_end = divide_up(out_begin + n_out, packing.width);
-    if (n_out > 0)
-        workers_for(cpu->workers, panel_end - packing.panel_begin, pack_panel, &packing);
+    if (n_out > 0) workers_for(cpu->workers, panel_end - packing.panel_begin, pack_panel, &packing);
 }
 
 /* ---- the product, split ---- */
@@ -125,23 +126,20 @@ static struct cpu_product product_at(const struct split *split, int32_t panel, i
     const struct cpu_matmul *matmul = split->matmul;
     const struct weight *weight = &matmul->weight;
     const int32_t width = split->cpu->kernels->panel_width;
-    size_t panel_bytes =
-        (size_t)width * (size_t)weight->n_in * element_bytes(weight->dtype);
+    size_t panel_bytes = (size_t)width * (size_t)weight->n_in * element_bytes(weight->dtype);
     int32_t n_left = matmul->n_rows - row_begin;
     assert(n_left > 0);
-    struct cpu_product product = {
-        .out_stride = matmul->out_stride,
-        .x = matmul->x,
-        .x_stride = (size_t)weight->n_in,
-        .n_rows = n_left < split->block_rows ? n_left : split->block_rows,
-        .n_in = weight->n_in,
-        .panels = (const uint8_t *)weight->data + (size_t)panel * panel_bytes,
-        .is_bf16 = weight->dtype == DTYPE_BF16,
-        .scratch = scratch};
-    if (matmul->row_index)
-        product.row_index = matmul->row_index + row_begin;
-    else
-        product.x += (size_t)row_begin * product.x_stride;
+    struct cpu_product product = {.out_stride = matmul->out_stride,
+                                  .x = matmul->x,
+                                  .x_stride = (size_t)weight->n_in,
+                                  .n_rows = n_left < split->block_rows ? n_left : split->block_rows,
+                                  .n_in = weight->n_in,
+                                  .panels =
+                                      (const uint8_t *)weight->data + (size_t)panel * panel_bytes,
+                                  .is_bf16 = weight->dtype == DTYPE_BF16,
+                                  .scratch = scratch};
+    if (matmul->row_index) product.row_index = matmul->row_index + row_begin;
+    else product.x += (size_t)row_begin * product.x_stride;
     return product;
 }
 
@@ -182,7 +180,8 @@ static void multiply_whole(const struct split *split, int32_t panel_begin, int32
     const int32_t first = panel_begin * split->cpu->kernels->panel_width;
     assert(first >= matmul->out_begin);
     struct cpu_product product = product_at(split, panel_begin, row_begin, scratch);
-    product.out = matmul->out + (size_t)row_begin * matmul->out_stride + (first - matmul->out_begin);
+    product.out =
+        matmul->out + (size_t)row_begin * matmul->out_stride + (first - matmul->out_begin);
     product.n_panels = panel_end - panel_begin;
     if (matmul->bias) product.bias = matmul->bias + first;
     split->cpu->kernels->multiply(&product);

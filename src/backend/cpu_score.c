@@ -9,9 +9,6 @@
 #include "backend/cpu.h"
 #include "backend/noise.h"
 
-/* -ln(-ln u) for the largest u that noise_uniform gives is 36.74. */
-#define GUMBEL_MAX 37.0
-
 /* ---- the first pass over a block of at most CPU_ID_BLOCK logits ---- */
 
 static void suppress(float *logits, int32_t first_id, int32_t n, const int32_t *ids, int32_t n_ids)
@@ -48,6 +45,12 @@ static void rank_block(struct pick_state *state, int32_t first_id, const float *
     }
 }
 
+/* 1 / scale as a float that is no infinity, so that 0 times it is 0. */
+static float factor_of(double scale)
+{
+    return (float)fmin(1 / scale, FLT_MAX);
+}
+
 /* Adds the block, whose largest logit is `largest`, to a running sum of exp((l - max) / scale). */
 static void sum_block(struct pick_sum *total, const struct cpu_kernels *kernels,
                       const float *logits, int32_t n, float largest, double scale)
@@ -57,21 +60,26 @@ static void sum_block(struct pick_sum *total, const struct cpu_kernels *kernels,
         total->sum *= exp((total->max - largest) / scale);
         total->max = largest;
     }
-    float factor = (float)fmin(1 / scale, FLT_MAX);
-    assert(factor > 0);
-    total->sum += kernels->sum_exp(logits, n, (float)total->max, factor);
+    assert(total->max >= largest);
+    total->sum += kernels->sum_exp(logits, n, (float)total->max, factor_of(scale));
 }
 
-/* Gumbel sampling over the block. Most ids cannot win with any noise, and need none. */
-static void draw_block(struct pick_state *state, int32_t first_id, const float *logits, int32_t n)
+/* Gumbel sampling over the block. An id beats the best so far, b, when l - T ln(-ln u) > b, that is
+ * -ln u < exp((l - b) / T). Since 1 - u <= -ln u, most ids are out before any logarithm. */
+static void draw_block(struct pick_state *state, const struct cpu_kernels *kernels,
+                       int32_t first_id, const float *logits, int32_t n)
 {
     const struct score_row *row = state->row;
-    const double reach = row->temperature * GUMBEL_MAX;
+    const double slack = 1.001; /* far above the rounding of reach */
+    float reach[CPU_ID_BLOCK], best = (float)state->drawn_noisy;
+    if ((double)best > state->drawn_noisy) best = nextafterf(best, -INFINITY);
     assert(row->temperature > 0);
+    kernels->exp_all(reach, logits, n, best, factor_of(row->temperature));
     for (int32_t i = 0; i < n; i++) {
-        if (logits[i] == -INFINITY || logits[i] + reach < state->drawn_noisy) continue;
+        if (logits[i] == -INFINITY) continue;
         uint32_t id = (uint32_t)(first_id + i);
         double u = noise_uniform(row->noise_key, row->step, row->position, id);
+        if (1 - u > slack * (double)reach[i]) continue;
         double noisy = logits[i] - row->temperature * log(-log(u));
         if (!(noisy > state->drawn_noisy)) continue;
         state->drawn_noisy = noisy;
@@ -89,8 +97,7 @@ static void sum_scaled(struct pick_state *state, const struct cpu_kernels *kerne
     assert(state->scale > 0);
     if (is_wanted && row->temperature > 0)
         sum_block(&state->scaled, kernels, logits, n, largest, state->scale);
-    else if (is_wanted)
-        state->scaled = state->plain;
+    else if (is_wanted) state->scaled = state->plain;
 }
 
 /* The sum without confidence_suppressed; hides them in the block, so it comes last. */
@@ -123,14 +130,15 @@ static void see_block(struct pick_state *state, const struct cpu_kernels *kernel
     sum_block(&state->plain, kernels, logits, n, largest, 1);
     sum_scaled(state, kernels, logits, n, largest);
     bool has_filter = row->top_k > 0 || row->top_p < 1;
-    if (row->temperature > 0 && !has_filter) draw_block(state, first_id, logits, n);
+    if (row->temperature > 0 && !has_filter) draw_block(state, kernels, first_id, logits, n);
     sum_unsuppressed(state, kernels, first_id, logits, n);
 }
 
 /* ---- groups of rows ---- */
 
 /* Rows [pick_begin, pick_begin + n) of score that go through the vocabulary together, as many as
- * CPU_SCORE_ROWS lines of logits hold; with CFG a row has two lines, its own and the unconditional. */
+ * CPU_SCORE_ROWS lines of logits hold; with CFG a row has two lines, its own and the unconditional.
+ */
 struct group {
     struct cpu *cpu;
     const struct score_args *args;
@@ -155,10 +163,61 @@ static void fill_group(struct group *group)
         if (n_lines > CPU_SCORE_ROWS) break;
         group->active[group->n] = group->n;
         pick_init(&group->cpu->states[group->n], row_of(group, group->n), group->args->mask_id);
+        group->cpu->kept[group->n].n = 0;
     }
     group->n_active = group->n;
     assert(group->n > 0);
 }
+
+/* ---- filters: from logits to few candidates ---- */
+
+/* Has a pass of the filter told the first digits of its cut? */
+static bool knows_cut(const struct pick_state *state)
+{
+    bool is_filter = state->pass == PICK_TOP_K || state->pass == PICK_TOP_P;
+    return is_filter && state->cut.shift < 32 - CUT_BIN_BITS;
+}
+
+/* Notes the ids that this cut, or any later one, can keep. */
+static void keep_candidates(struct cpu_kept *kept, const struct pick_state *state, int32_t first_id,
+                            const float *logits, int32_t n)
+{
+    assert(knows_cut(state));
+    for (int32_t i = 0; i < n && kept->n <= CPU_KEPT_MAX; i++) {
+        if (cut_key(logits[i]) < state->cut.key) continue;
+        if (kept->n < CPU_KEPT_MAX) {
+            kept->id[kept->n] = first_id + i;
+            kept->logit[kept->n] = logits[i];
+        }
+        kept->n++;
+    }
+}
+
+/* The passes that are left, over the candidates alone: pick_feed would skip every other id. */
+static void finish_kept(struct pick_state *state, struct cpu_kept *kept)
+{
+    assert(kept->n <= CPU_KEPT_MAX);
+    do {
+        for (int32_t i = 0; i < kept->n; i++)
+            pick_feed(state, kept->id[i], &kept->logit[i], 1);
+    } while (pick_again(state));
+}
+
+/* Ends the pass of an active row. */
+static void end_row(void *context, int32_t item, int32_t worker)
+{
+    (void)worker;
+    struct group *group = context;
+    int32_t index = group->active[item];
+    struct pick_state *state = &group->cpu->states[index];
+    struct cpu_kept *kept = &group->cpu->kept[index];
+    assert(state->pass != PICK_DONE);
+    bool has_all = knows_cut(state) && kept->n <= CPU_KEPT_MAX;
+    if (pick_again(state) && has_all) finish_kept(state, kept);
+    kept->n = 0;
+}
+
+/* ---- passes ---- */
 
 static void feed_row(void *context, int32_t item, int32_t worker)
 {
@@ -171,7 +230,9 @@ static void feed_row(void *context, int32_t item, int32_t worker)
     if (state->row->uncond_row >= 0)
         pick_guide(logits, logits + group->line_ids, group->n_ids, state->row->cfg_scale);
     if (state->pass != PICK_STATISTICS) {
+        struct cpu_kept *kept = &cpu->kept[group->active[item]];
         pick_feed(state, group->first_id, logits, group->n_ids);
+        if (knows_cut(state)) keep_candidates(kept, state, group->first_id, logits, group->n_ids);
         return;
     }
     for (int32_t i = 0; i < group->n_ids; i += CPU_ID_BLOCK) {
@@ -196,8 +257,7 @@ static void run_pass(struct group *group)
     }
     group->line_ids = CPU_SCORE_LOGITS / group->n_lines / CPU_ID_BLOCK * CPU_ID_BLOCK;
     assert(group->line_ids >= CPU_ID_BLOCK);
-    for (group->first_id = 0; group->first_id < args->n_vocab;
-         group->first_id += group->line_ids) {
+    for (group->first_id = 0; group->first_id < args->n_vocab; group->first_id += group->line_ids) {
         int32_t n_left = args->n_vocab - group->first_id;
         group->n_ids = n_left < group->line_ids ? n_left : group->line_ids;
         cpu_multiply(cpu, &(struct cpu_matmul){.out = cpu->logits,
@@ -215,10 +275,12 @@ static void run_pass(struct group *group)
 static void drop_done(struct group *group)
 {
     int32_t n = 0;
+    workers_for(group->cpu->workers, group->n_active, end_row, group);
     for (int32_t i = 0; i < group->n_active; i++) {
         int32_t index = group->active[i];
-        if (pick_again(&group->cpu->states[index])) group->active[n++] = index;
+        if (group->cpu->states[index].pass != PICK_DONE) group->active[n++] = index;
     }
+    assert(n <= group->n_active);
     group->n_active = n;
 }
 

@@ -62,23 +62,6 @@ void host_download(struct backend *backend, void *target, struct matrix source)
     memcpy(target, source.data, matrix_bytes(source));
 }
 
-size_t host_weight_bytes(const struct backend *backend, int32_t n_out, int32_t n_in,
-                         enum dtype dtype)
-{
-    (void)backend;
-    assert(n_out > 0);
-    return (size_t)n_out * (size_t)n_in * dtype_bytes(dtype);
-}
-
-void host_upload_weight(struct backend *backend, struct weight target, int32_t out_begin,
-                        int32_t n_out, const void *source)
-{
-    size_t row_bytes = host_weight_bytes(backend, 1, target.n_in, target.dtype);
-    assert(target.data != NULL);
-    memcpy((uint8_t *)target.data + (size_t)out_begin * row_bytes, source,
-           (size_t)n_out * row_bytes);
-}
-
 void host_start_step(struct backend *backend, const struct batch *batch, uint64_t shape_key)
 {
     (void)shape_key; /* nothing to record: ops run at the call */

@@ -22,12 +22,6 @@ void *host_reserve(struct backend *backend, enum region region, size_t size_byte
 void host_upload(struct backend *backend, struct matrix target, const void *source);
 void host_download(struct backend *backend, void *target, struct matrix source);
 
-/* Weights as they come, row-major: n_out * n_in elements of their dtype. */
-size_t host_weight_bytes(const struct backend *backend, int32_t n_out, int32_t n_in,
-                         enum dtype dtype);
-void host_upload_weight(struct backend *backend, struct weight target, int32_t out_begin,
-                        int32_t n_out, const void *source);
-
 /* The clock of a step whose ops run at the call: device_ns is the time from start to finish. The
  * wrappers set and clear backend->batch and hand over the failure. */
 void host_start_step(struct backend *backend, const struct batch *batch, uint64_t shape_key);
@@ -66,8 +60,8 @@ static inline float *host_row(struct matrix matrix, int32_t row)
 static inline float host_element(const void *data, enum dtype dtype, size_t index)
 {
     switch (dtype) {
-    case DTYPE_BF16: return bf16_to_f32(((const uint16_t *)data)[index]);
-    case DTYPE_F16: return f16_to_f32(((const uint16_t *)data)[index]);
+    case DTYPE_BF16: return dtype_f32_from_bf16(((const uint16_t *)data)[index]);
+    case DTYPE_F16: return dtype_f32_from_f16(((const uint16_t *)data)[index]);
     default: return ((const float *)data)[index];
     }
 }

@@ -18,6 +18,24 @@ static bool ref_open(struct backend *backend, const struct backend_limits *limit
     return true;
 }
 
+/* Weights as they come, row-major. */
+static size_t ref_weight_bytes(const struct backend *backend, int32_t n_out, int32_t n_in,
+                               enum dtype dtype)
+{
+    (void)backend;
+    assert(n_out > 0);
+    return (size_t)n_out * (size_t)n_in * dtype_bytes(dtype);
+}
+
+static void ref_upload_weight(struct backend *backend, struct weight target, int32_t out_begin,
+                              int32_t n_out, const void *source)
+{
+    size_t row_bytes = ref_weight_bytes(backend, 1, target.n_in, target.dtype);
+    assert(target.data != NULL);
+    memcpy((uint8_t *)target.data + (size_t)out_begin * row_bytes, source,
+           (size_t)n_out * row_bytes);
+}
+
 static size_t ref_scratch_bytes(const struct backend *backend, int32_t n_rows_max,
                                 int32_t n_picks_max)
 {
@@ -74,27 +92,41 @@ static void ref_rms_norm(struct backend *backend, const struct rms_norm_args *ar
     }
 }
 
-double ref_dot(const float *x, struct weight weight, int32_t out)
+/* Rows that share one reading of a weight. Each has its own sum over k, so nothing but time
+ * depends on this number. */
+enum { SHARED_ROWS = 8 };
+
+/* sums[i] = x[i] . w[out], of up to SHARED_ROWS rows */
+static void dot_rows(double *sums, const float *x, int32_t n_rows, struct weight weight,
+                     int32_t out)
 {
     size_t begin = (size_t)out * (size_t)weight.n_in;
-    double sum = 0;
-    assert(out < weight.n_out);
-    for (int32_t k = 0; k < weight.n_in; k++)
-        sum += (double)x[k] * (double)host_element(weight.data, weight.dtype, begin + (size_t)k);
-    return sum;
+    assert(n_rows <= SHARED_ROWS);
+    for (int32_t i = 0; i < n_rows; i++)
+        sums[i] = 0;
+    for (int32_t k = 0; k < weight.n_in; k++) {
+        double w = (double)host_element(weight.data, weight.dtype, begin + (size_t)k);
+        for (int32_t i = 0; i < n_rows; i++)
+            sums[i] += (double)x[(ptrdiff_t)i * weight.n_in + k] * w;
+    }
 }
 
 static void ref_linear(struct backend *backend, const struct linear_args *args)
 {
     (void)backend;
     const float *bias = args->bias.data;
+    int32_t n_rows = args->out.n_rows;
     assert(args->x.n_cols == args->weight.n_in);
     for (int32_t j = 0; j < args->out.n_cols; j++) {
         int32_t out = args->out_begin + j;
-        for (int32_t r = 0; r < args->out.n_rows; r++) {
-            double sum = ref_dot(host_row(args->x, r), args->weight, out);
-            if (bias != NULL) sum += (double)bias[out];
-            host_row(args->out, r)[j] = (float)sum;
+        for (int32_t r = 0; r < n_rows; r += SHARED_ROWS) {
+            double sums[SHARED_ROWS];
+            int32_t n = n_rows - r < SHARED_ROWS ? n_rows - r : SHARED_ROWS;
+            dot_rows(sums, host_row(args->x, r), n, args->weight, out);
+            for (int32_t i = 0; i < n; i++) {
+                if (bias != NULL) sums[i] += (double)bias[out];
+                host_row(args->out, r + i)[j] = (float)sums[i];
+            }
         }
     }
 }
@@ -392,9 +424,9 @@ const struct backend_ops backend_ref_ops = {
     .close = host_release,
     .allocate = host_allocate,
     .reserve = host_reserve,
-    .weight_bytes = host_weight_bytes,
+    .weight_bytes = ref_weight_bytes,
     .upload = host_upload,
-    .upload_weight = host_upload_weight,
+    .upload_weight = ref_upload_weight,
     .download = host_download,
     .scratch_bytes = ref_scratch_bytes,
     .start_step = host_start_step,

@@ -10,12 +10,23 @@
 /* Logits that exist at once. */
 #define TILE_IDS 256
 
+/* As linear sums: k ascending, in double, rounded once. */
+static float make_logit(const float *hidden, struct weight head, int32_t id)
+{
+    size_t begin = (size_t)id * (size_t)head.n_in;
+    double sum = 0;
+    assert(id < head.n_out);
+    for (int32_t k = 0; k < head.n_in; k++)
+        sum += (double)hidden[k] * (double)host_element(head.data, head.dtype, begin + (size_t)k);
+    return (float)sum;
+}
+
 static void make_logits(float *logits, const float *hidden, struct weight head, int32_t first_id,
                         int32_t n)
 {
     assert(n <= TILE_IDS);
     for (int32_t i = 0; i < n; i++)
-        logits[i] = (float)ref_dot(hidden, head, first_id + i);
+        logits[i] = make_logit(hidden, head, first_id + i);
 }
 
 static void feed_tile(struct pick_state *state, const struct score_args *args, int32_t row,

@@ -12,7 +12,7 @@
 #define ROWS_MIN  1024
 #define ROWS_MAX  4096
 
-/* First number of a file such as /proc/meminfo's line or a cgroup limit; 0 when it has none. */
+/* The number after `prefix` at the start of a line of a file; 0 when there is none. */
 static size_t read_amount(const char *path, const char *prefix)
 {
     assert(path);
@@ -29,14 +29,48 @@ static size_t read_amount(const char *path, const char *prefix)
     return amount;
 }
 
-/* What the machine, or the job's cgroup, has free for us. */
+/* What a control group leaves us: its limit less what it uses; SIZE_MAX without a limit. */
+static size_t read_group(const char *folder, const char *limit_name, const char *usage_name)
+{
+    char path[512];
+    assert(limit_name);
+    snprintf(path, sizeof path, "%s/%s", folder, limit_name);
+    size_t limit = read_amount(path, "");
+    snprintf(path, sizeof path, "%s/%s", folder, usage_name);
+    size_t usage = read_amount(path, "");
+    return limit > usage ? limit - usage : SIZE_MAX;
+}
+
+/* One line of /proc/self/cgroup: "0::/path" (version 2) or "4:memory:/path" (version 1). */
+static size_t read_group_line(char *line)
+{
+    char folder[384];
+    char *controllers = strchr(line, ':'),
+         *path = controllers ? strchr(controllers + 1, ':') : NULL;
+    if (!path) return SIZE_MAX;
+    line[strcspn(line, "\n")] = '\0';
+    if (path == controllers + 1) {
+        snprintf(folder, sizeof folder, "/sys/fs/cgroup%s", path + 1);
+        return read_group(folder, "memory.max", "memory.current");
+    }
+    if (strncmp(controllers, ":memory:", 8) != 0) return SIZE_MAX;
+    snprintf(folder, sizeof folder, "/sys/fs/cgroup/memory%s", path + 1);
+    return read_group(folder, "memory.limit_in_bytes", "memory.usage_in_bytes");
+}
+
+/* What the machine, or the job's control group, has free for us. */
 static size_t free_bytes(void)
 {
     size_t available = read_amount("/proc/meminfo", "MemAvailable:") * 1024;
-    size_t limit = read_amount("/sys/fs/cgroup/memory.max", "");
-    size_t used = read_amount("/sys/fs/cgroup/memory.current", "");
-    if (limit > used && limit - used < available) available = limit - used;
-    return available > 0 ? available : SIZE_MAX;
+    if (available == 0) available = SIZE_MAX;
+    FILE *file = fopen("/proc/self/cgroup", "re");
+    char line[320];
+    while (file && fgets(line, sizeof line, file)) {
+        size_t left = read_group_line(line);
+        if (left < available) available = left;
+    }
+    if (file) fclose(file);
+    return available;
 }
 
 /* Rows of an iteration: a request must fit whole, and a batch should fill the machine. */

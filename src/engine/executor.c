@@ -51,6 +51,7 @@ struct executor {
     int32_t *pick_cell, *pick_twin_cell;
     uint32_t *pick_position;
     struct pick *picks;
+    int32_t *fresh; /* cells of a block after a step */
     struct commit_request *commits;
     int32_t n_commits, n_score;
 };
@@ -79,6 +80,7 @@ bool executor_create(struct executor **executor, struct model *model,
         .pick_twin_cell = arena_push(run, rows, sizeof *made->pick_twin_cell),
         .pick_position = arena_push(run, rows, sizeof *made->pick_position),
         .picks = arena_push(run, rows, sizeof *made->picks),
+        .fresh = arena_push(run, rows, sizeof *made->fresh),
         .commits = arena_push(run, rows, sizeof *made->commits),
     };
     forward_init(&made->forward, model, limits->n_rows_max);
@@ -348,12 +350,11 @@ static bool compute(struct executor *executor, struct error *err)
                                                   .requests = executor->commits,
                                                   .n = executor->n_commits});
     if (!backend_finish_step(backend, &device_ns, err)) return false;
-    int32_t n_bytes = executor->n_score * (int32_t)sizeof *executor->picks;
-    backend_download(backend, executor->picks,
-                     (struct matrix){.data = executor->device_picks,
-                                     .n_rows = 1,
-                                     .n_cols = n_bytes / (int32_t)sizeof(int32_t),
-                                     .dtype = DTYPE_I32});
+    struct matrix picks = {.data = executor->device_picks,
+                           .n_rows = executor->n_score,
+                           .n_cols = (int32_t)(sizeof(struct pick) / sizeof(int32_t)),
+                           .dtype = DTYPE_I32};
+    backend_download(backend, executor->picks, picks);
     executor->counts.n_iterations++;
     executor->counts.n_positions += executor->batch.n_rows;
     executor->counts.n_picks += executor->batch.n_picks;
@@ -365,31 +366,27 @@ static bool compute(struct executor *executor, struct error *err)
 static void take_commits(struct executor *executor, struct running *running, uint64_t now_ns)
 {
     int32_t mask_id = executor->model->config.mask_id;
-    int32_t *canvas = canvas_of(executor, running);
+    int32_t *canvas = canvas_of(executor, running), *fresh = executor->fresh;
     int32_t n_before = running->n_block_masked, pick = running->pick_begin;
+    struct matrix block = executor->canvas;
+    block.data = (int32_t *)block.data + running->canvas_begin + running->block_begin;
+    block.n_rows = running->block_end - running->block_begin;
     assert(pick >= 0);
-    int32_t fresh[1]; /* one cell at a time: blocks are short, and no second copy is kept */
-    for (int32_t i = running->block_begin; i < running->block_end; i++) {
+    backend_download(executor->model->backend, fresh, block);
+    for (int32_t i = running->block_begin; i < running->block_end; i++, fresh++) {
         if (canvas[i] != mask_id) continue;
-        backend_download(
-            executor->model->backend, fresh,
-            (struct matrix){.data = (int32_t *)executor->canvas.data + running->canvas_begin + i,
-                            .n_rows = 1,
-                            .n_cols = 1,
-                            .dtype = DTYPE_I32});
-        if (fresh[0] != mask_id) {
-            assert(executor->picks[pick].id == fresh[0]);
-            canvas[i] = fresh[0];
+        if (*fresh != mask_id) {
+            assert(executor->picks[pick].id == *fresh);
+            canvas[i] = *fresh;
             executor->log_probs[running->canvas_begin + i] = executor->picks[pick].log_prob;
             running->n_block_masked--;
         }
         pick++;
     }
     executor->counts.n_commits += n_before - running->n_block_masked;
-    if (running->n_block_masked < n_before) {
-        if (!running->times.first_commit_ns) running->times.first_commit_ns = now_ns;
-        running->times.last_commit_ns = now_ns;
-    }
+    if (running->n_block_masked == n_before) return;
+    if (!running->times.first_commit_ns) running->times.first_commit_ns = now_ns;
+    running->times.last_commit_ns = now_ns;
 }
 
 /* After a step: true when the request's answer is complete. */

@@ -274,7 +274,7 @@ static void make_dummy(struct loader *loader, uint16_t *rows, size_t n, int32_t 
     float scale = sqrtf(12.0f / (float)n_in);
     for (size_t i = 0; i < n; i++) {
         double u = (double)(next_random(&loader->seed) >> 11) * 0x1p-53;
-        rows[i] = bf16_from_f32(((float)u - 0.5f) * scale);
+        rows[i] = dtype_bf16_from_f32(((float)u - 0.5f) * scale);
     }
 }
 
@@ -326,7 +326,7 @@ static float read_number(const struct tensor *tensor, size_t i)
         return number;
     }
     memcpy(&half, (const char *)tensor->data + 2 * i, 2);
-    return tensor->dtype == DTYPE_BF16 ? bf16_to_f32(half) : f16_to_f32(half);
+    return tensor->dtype == DTYPE_BF16 ? dtype_f32_from_bf16(half) : dtype_f32_from_f16(half);
 }
 
 static void load_vector(struct loader *loader, struct matrix *vector, enum part first, int32_t n,

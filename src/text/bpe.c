@@ -29,6 +29,9 @@ struct bpe_symbol {
  * U+0100 and up, in order: 0..32, 127..160, 173. */
 enum { STAND_IN_0 = 0x100, STAND_IN_127 = STAND_IN_0 + 33, STAND_IN_173 = STAND_IN_127 + 34 };
 
+/* Each character takes one or two bytes of UTF-8, which is what sizes the buffers below. */
+static_assert(STAND_IN_173 == 0x143, "the alphabet ends at U+0143, as GPT-2's does");
+
 static uint32_t code_of_byte(uint8_t byte)
 {
     if (byte <= 32) return STAND_IN_0 + byte;
@@ -46,7 +49,8 @@ static int byte_of_code(uint32_t code)
     return code_of_byte((uint8_t)code) == code ? (int)code : -1;
 }
 
-size_t bpe_spell(struct bytes bytes, char *target)
+/* Writes to `target` [2 bytes.n]; returns the bytes written. */
+static size_t spell(struct bytes bytes, char *target)
 {
     assert(target != NULL || bytes.n == 0);
     size_t n = 0;
@@ -78,11 +82,14 @@ size_t bpe_unspell(struct bytes spelled, char *target)
         }
         target[n++] = (char)byte;
     }
+    assert(n <= spelled.n);
     return n;
 }
 
 /* ---- the merges ---- */
 
+/* A finalizer alone (MurmurHash3's): the pair is 64 bits already, and the table uses the low ones.
+ * The table is in memory only, so the hash may change at any time. */
 static uint64_t hash_of(int32_t left, int32_t right)
 {
     uint64_t hash = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
@@ -114,7 +121,8 @@ static int32_t rank_of(const struct bpe *bpe, int32_t left, int32_t right)
 /* Id of the base piece that stands for `bytes`; -1: none. `spelled` [2 bytes.n] is work space. */
 static int32_t find_spelled(const struct vocabulary *vocabulary, struct bytes bytes, char *spelled)
 {
-    struct bytes content = {spelled, bpe_spell(bytes, spelled)};
+    assert(spelled != NULL);
+    struct bytes content = {spelled, spell(bytes, spelled)};
     int32_t id = vocabulary_find(vocabulary, content, (struct bytes){0});
     return vocabulary_piece(vocabulary, id).flags & PIECE_BASE ? id : -1;
 }
@@ -130,6 +138,7 @@ bool bpe_init(struct bpe *bpe, const struct vocabulary *vocabulary, size_t n_mer
     uint32_t n_slots = 16;
     while (n_slots < 2 * n_merges)
         n_slots *= 2;
+    assert(n_slots >= 2 * n_merges);
     *bpe = (struct bpe){
         .vocabulary = vocabulary,
         .merges = arena_try_push(arena, n_slots, sizeof(struct bpe_merge)),
@@ -140,6 +149,7 @@ bool bpe_init(struct bpe *bpe, const struct vocabulary *vocabulary, size_t n_mer
         return error_set(err, ERROR_FORMAT, "%zu merges are more than %zu bytes hold", n_merges,
                          arena->bytes_max);
     }
+    /* A vocabulary may lack bytes: that is an error of the texts that have them. */
     for (int byte = 0; byte < 256; byte++) {
         char raw = (char)byte, spelled[2];
         bpe->byte_ids[byte] = find_spelled(vocabulary, (struct bytes){&raw, 1}, spelled);
@@ -155,6 +165,8 @@ static int quoted(struct bytes text)
 
 bool bpe_add_merge(struct bpe *bpe, struct bytes left, struct bytes right, struct error *err)
 {
+    assert(bpe->merges != NULL);
+    assert((uint32_t)bpe->n_merges <= bpe->merge_mask / 2);
     struct bytes none = {0};
     int32_t left_id = vocabulary_find(bpe->vocabulary, left, none);
     int32_t right_id = vocabulary_find(bpe->vocabulary, right, none);
@@ -184,6 +196,7 @@ struct queue {
     size_t n, n_max;
 };
 
+/* Sifts up: parents that are larger move down until the entry's place is free. */
 static void queue_give(struct queue *queue, uint64_t entry)
 {
     assert(queue->n < queue->n_max);
@@ -195,6 +208,8 @@ static void queue_give(struct queue *queue, uint64_t entry)
     queue->entries[at] = entry;
 }
 
+/* Sifts down: the last entry takes the top's place, then smaller children move up past it. Entries
+ * differ in their position when their ranks are equal, which is what makes ties go to the left. */
 static uint64_t queue_take(struct queue *queue)
 {
     assert(queue->n > 0);
@@ -220,8 +235,12 @@ static void consider(const struct bpe *bpe, const struct bpe_symbol *symbols, in
     if (rank >= 0) queue_give(queue, (uint64_t)rank << 32 | (uint32_t)at);
 }
 
+/* Merges until the queue is empty. An entry names a position and a rank, not a pair: what lies at
+ * the position by then is looked at again, and a stale entry is dropped. Each merge unlinks one
+ * symbol and queues at most two pairs, so that the queue never holds more than 2 n entries. */
 static void merge_all(const struct bpe *bpe, struct bpe_symbol *symbols, struct queue *queue)
 {
+    assert(queue->n <= queue->n_max);
     while (queue->n > 0) {
         uint64_t entry = queue_take(queue);
         int32_t at = (int32_t)(entry & UINT32_MAX);
@@ -260,12 +279,14 @@ bool bpe_encode(const struct bpe *bpe, struct bytes stretch, struct bpe_scratch 
 {
     assert(stretch.n > 0);
     assert(stretch.n <= scratch->n_bytes_max);
+    assert(ids != NULL);
     if (bpe->ignore_merges) {
         ids[0] = find_spelled(bpe->vocabulary, stretch, scratch->spelled);
         *n_ids = 1;
         if (ids[0] >= 0) return true;
     }
 
+    /* One symbol per byte, linked in order; then the pairs that merge, then the merging. */
     struct bpe_symbol *symbols = scratch->symbols;
     int32_t n = (int32_t)stretch.n;
     for (int32_t i = 0; i < n; i++) {
@@ -283,8 +304,10 @@ bool bpe_encode(const struct bpe *bpe, struct bytes stretch, struct bpe_scratch 
         consider(bpe, symbols, i, &queue);
     merge_all(bpe, symbols, &queue);
 
+    /* Symbol 0 has no left neighbour, so that it is never merged away: the list starts there. */
     *n_ids = 0;
     for (int32_t at = 0; at >= 0; at = symbols[at].next)
         ids[(*n_ids)++] = symbols[at].id;
+    assert(*n_ids <= n);
     return true;
 }

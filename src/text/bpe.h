@@ -2,8 +2,7 @@
  * merged, the pair of lowest rank first and the leftmost of equals, until no pair is in the list.
  *
  * Vocabulary files cannot hold bytes, so each byte stands there as one printable character (GPT-2's
- * byte alphabet: most stand for themselves, a blank is U+0120). bpe_spell and bpe_unspell
- * translate. */
+ * byte alphabet: most stand for themselves, a blank is U+0120). */
 #ifndef TEXT_BPE_H
 #define TEXT_BPE_H
 
@@ -16,6 +15,7 @@
 
 struct bpe_merge;
 
+/* The merges of one tokenizer: read-only once all are added, so that threads share it. */
 struct bpe {
     const struct vocabulary *vocabulary;
     int32_t byte_ids[256];    /* -1: the vocabulary lacks this byte */
@@ -53,9 +53,6 @@ void bpe_scratch_init(struct bpe_scratch *scratch, size_t n_bytes_max, struct ar
  * ERROR_FORMAT: the vocabulary lacks a byte of it. */
 bool bpe_encode(const struct bpe *bpe, struct bytes stretch, struct bpe_scratch *scratch,
                 int32_t *ids, int32_t *n_ids, struct error *err);
-
-/* Spells bytes in the byte alphabet: `target` [2 bytes.n]; returns the bytes written. */
-size_t bpe_spell(struct bytes bytes, char *target);
 
 /* The bytes that `spelled` stands for, into `target` [spelled.n]; returns their number. A character
  * outside the alphabet: the piece as it stands, as in the reference. */

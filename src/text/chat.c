@@ -15,14 +15,15 @@ struct chat_template {
     const char *role_start;  /* around each message's role */
     const char *role_end;    /*                            */
     const char *message_end; /* after each message */
-    const char
-        *default_system; /* content of the system message that is put first when there is none */
-    bool trims;          /* white space around contents goes */
+    /* Content of the system message that is put first when there is none; NULL: none is put. */
+    const char *default_system;
+    bool trims;                   /* white space around contents goes */
     const char *jinja[JINJA_MAX]; /* what the row is known to render; NULL: no more */
 };
 
 /* ---- templates ---- */
 
+/* LLaDA's: the answer's header comes always, or as newer files have it, when asked for. */
 #define LLADA_MESSAGES                                                                             \
     "{% set loop_messages = messages %}{% for message in loop_messages %}"                         \
     "{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"           \
@@ -102,30 +103,36 @@ const struct chat_template *chat_find(const char *name)
 const char *chat_name(const struct chat_template *chat)
 {
     assert(chat != NULL);
+    assert(chat->name != NULL);
     return chat->name;
 }
 
 /* ---- rendering ---- */
 
-/* Measures when `data` is NULL, else writes. */
+/* Measures when `data` is NULL, else writes: the same walk does both, so that they cannot differ.
+ */
 struct target {
     char *data;
     size_t n;
 };
 
+/* Appends a part, or its length alone. */
 static void put(struct target *target, struct bytes text)
 {
+    assert(text.data != NULL || text.n == 0);
     if (target->data != NULL && text.n > 0) memcpy(target->data + target->n, text.data, text.n);
     target->n += text.n;
 }
 
 static struct bytes bytes_of(const char *text)
 {
+    assert(text != NULL);
     return (struct bytes){text, strlen(text)};
 }
 
 static bool equals(struct bytes text, const char *other)
 {
+    assert(other != NULL);
     return text.n == strlen(other) && (text.n == 0 || memcmp(text.data, other, text.n) == 0);
 }
 
@@ -147,6 +154,7 @@ static size_t space_bytes(struct bytes text, bool at_end)
     return 0;
 }
 
+/* A part of `text`, without white space at either end; empty when it has nothing else. */
 static struct bytes trim(struct bytes text)
 {
     for (size_t n; (n = space_bytes(text, false)) > 0;)
@@ -156,9 +164,11 @@ static struct bytes trim(struct bytes text)
     return text;
 }
 
+/* Header, content, end. The role has been checked; the content may be empty. */
 static void put_message(struct target *target, const struct chat_template *chat,
                         const struct chat_message *message)
 {
+    assert(message->role.n > 0);
     put(target, bytes_of(chat->role_start));
     put(target, message->role);
     put(target, bytes_of(chat->role_end));
@@ -166,10 +176,12 @@ static void put_message(struct target *target, const struct chat_template *chat,
     put(target, bytes_of(chat->message_end));
 }
 
+/* The whole prompt. Special tokens are spelled out: the tokenizer reads them from the text. */
 static void put_all(struct target *target, const struct chat_template *chat,
                     const struct chat_message *messages, int32_t n_messages)
 {
     assert(n_messages > 0);
+    assert(target->n == 0);
     put(target, bytes_of(chat->begin));
     if (chat->default_system != NULL && !equals(messages[0].role, "system")) {
         struct chat_message system = {bytes_of("system"), bytes_of(chat->default_system)};
@@ -182,8 +194,10 @@ static void put_all(struct target *target, const struct chat_template *chat,
     put(target, bytes_of(chat->role_end));
 }
 
+/* Anything else would be put into the header as it is, and could end it. */
 static bool check_role(struct bytes role, int32_t index, struct error *err)
 {
+    assert(index >= 0);
     if (equals(role, "system") || equals(role, "user") || equals(role, "assistant")) return true;
     return error_set(err, ERROR_FORMAT,
                      "messages[%d].role is '%.*s', not 'system', 'user' or 'assistant'", index,
@@ -194,6 +208,8 @@ bool chat_render(const struct chat_template *chat, const struct chat_message *me
                  int32_t n_messages, struct arena *arena, struct bytes *text, struct error *err)
 {
     assert(chat != NULL);
+    assert(arena != NULL);
+    assert(text != NULL);
     if (n_messages <= 0) return error_set(err, ERROR_FORMAT, "messages is empty");
     for (int32_t i = 0; i < n_messages; i++)
         if (!check_role(messages[i].role, i, err)) return false;
@@ -220,9 +236,10 @@ struct jinja_reader {
     char quote; /* that the string around `at` started with; 0: outside */
 };
 
-/* 0 at the end. */
+/* The next character that counts; 0 at the end. */
 static char next_char(struct jinja_reader *reader)
 {
+    assert(reader->at != NULL);
     while (reader->quote == 0 && *reader->at != 0 && strchr(" \t\r\n", *reader->at) != NULL)
         reader->at++;
     char c = *reader->at;
@@ -238,8 +255,11 @@ static char next_char(struct jinja_reader *reader)
     return c;
 }
 
+/* Both are NUL-terminated. Linear in the shorter one. */
 static bool same_jinja(const char *left, const char *right)
 {
+    assert(left != NULL);
+    assert(right != NULL);
     struct jinja_reader a = {.at = left}, b = {.at = right};
     char c;
     do {
@@ -253,6 +273,7 @@ bool chat_matches(const struct chat_template *chat, const char *jinja)
 {
     assert(chat != NULL);
     assert(jinja != NULL);
+    assert(chat->jinja[0] != NULL);
     for (size_t i = 0; i < JINJA_MAX && chat->jinja[i] != NULL; i++)
         if (same_jinja(chat->jinja[i], jinja)) return true;
     return false;

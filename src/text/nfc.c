@@ -1,8 +1,8 @@
 /* Decompose every character, sort each run of combining marks by class, compose: UAX 15. The steps
  * share one array of code points, which is also where the UTF-8 comes back.
  *
- *     UTF-8 --decompose--> code points --order--> --compose--> (in place) --encode--> (in place)
- * UTF-8
+ *     UTF-8 --decompose--> code points --order--> --compose--> --encode--> UTF-8
+ *                                      \________ all in place ________/
  */
 #include "text/nfc.h"
 
@@ -36,11 +36,14 @@ size_t nfc_arena_bytes(size_t n)
     return 2 * n_codes * sizeof(int32_t) + ARENA_SLACK;
 }
 
+/* Canonical combining class: 0 for what is no mark, and for marks that stay where they are. */
 static uint8_t class_of(int32_t code)
 {
     return (uint8_t)utf8proc_get_property(code)->combining_class;
 }
 
+/* Writes the code points of `text`, fully decomposed, to `codes` [n_codes_max]; returns their
+ * number. Without UTF8PROC_COMPAT compatibility forms stay: NFC keeps a ligature. */
 static size_t decompose(struct bytes text, int32_t *codes, size_t n_codes_max)
 {
     size_t n_codes = 0;
@@ -67,6 +70,7 @@ static size_t decompose(struct bytes text, int32_t *codes, size_t n_codes_max)
 /* Counting sort by combining class: stable, and linear in the length of the run. */
 static void sort_marks(int32_t *codes, size_t n, struct arena *arena)
 {
+    assert(n > 1);
     size_t mark = arena->used_bytes;
     int32_t *unsorted = arena_push(arena, n, sizeof *unsorted);
     memcpy(unsorted, codes, n * sizeof *codes);
@@ -82,6 +86,8 @@ static void sort_marks(int32_t *codes, size_t n, struct arena *arena)
     arena_rewind(arena, mark);
 }
 
+/* Sorts every run of marks that is out of order; nearly none is, so that the copy is seldom made.
+ */
 static void order_marks(int32_t *codes, size_t n_codes, struct arena *arena)
 {
     assert(codes != NULL);
@@ -100,12 +106,15 @@ static void order_marks(int32_t *codes, size_t n_codes, struct arena *arena)
 struct bytes nfc_compose(struct bytes text, struct arena *arena)
 {
     if (text.n == 0) return text;
+    assert(text.data != NULL);
     size_t n_codes_max = CODES_PER_BYTE_MAX * text.n;
     int32_t *codes = arena_push(arena, n_codes_max + 1, sizeof *codes);
     size_t n_codes = decompose(text, codes, n_codes_max);
+    assert(n_codes > 0);
     order_marks(codes, n_codes, arena);
 
-    /* Composes, then encodes. STABLE keeps the composition exclusions, as NFC wants. */
+    /* Composes, then encodes, with a NUL for which `codes` has one more. STABLE keeps the
+     * composition exclusions, as NFC wants. */
     utf8proc_ssize_t n_bytes =
         utf8proc_reencode(codes, (utf8proc_ssize_t)n_codes, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
     assert(n_bytes > 0);

@@ -35,6 +35,7 @@ struct translation {
     const char *refused; /* what the regex must not have */
 };
 
+/* Takes `n_in` bytes of the regex and writes `n_out` bytes of `text` in their place. */
 static void copy(struct translation *t, const char *text, size_t n_in, size_t n_out)
 {
     assert(t->n_out + n_out < TRANSLATED_BYTES_MAX);
@@ -43,8 +44,11 @@ static void copy(struct translation *t, const char *text, size_t n_in, size_t n_
     t->in += n_in;
 }
 
+/* Ends the translation; the first construct that is refused is the one that the message names. */
 static bool refuse(struct translation *t, const char *construct)
 {
+    assert(construct != NULL);
+    assert(t->refused == NULL);
     t->refused = construct;
     return false;
 }
@@ -58,6 +62,8 @@ static bool is_word_byte(char c)
 static bool translate_escape(struct translation *t)
 {
     static const char space[] = "\\p{White_Space}", other[] = "\\P{White_Space}";
+    static_assert(sizeof space - 1 <= 2 * TRANSLATED_BYTES_MAX / REGEX_BYTES_MAX, "it has room");
+    assert(t->in[0] == '\\');
     char c = t->in[1];
     size_t n = 2;
     if (c == 0) return refuse(t, "a backslash at its end");
@@ -77,6 +83,7 @@ static bool translate_escape(struct translation *t)
 /* Sets of sets are Oniguruma's alone. */
 static bool translate_in_class(struct translation *t)
 {
+    assert(t->in_class);
     if (t->in[0] == '[') return refuse(t, "a set inside a set");
     if (t->in[0] == '&' && t->in[1] == '&') return refuse(t, "an intersection of sets");
     if (t->in[0] == ']') t->in_class = false;
@@ -84,9 +91,12 @@ static bool translate_in_class(struct translation *t)
     return true;
 }
 
+/* An opening parenthesis with what belongs to it. Names, conditions, calls and option settings that
+ * last to the end of a group are written differently, or mean something else. */
 static bool translate_group(struct translation *t)
 {
     static const char *const openers[] = {"(?:", "(?i:", "(?=", "(?!", "(?<=", "(?<!", "(?>"};
+    assert(t->in[0] == '(');
     if (t->in[1] == '*') return refuse(t, "a verb");
     if (t->in[1] != '?') {
         copy(t, t->in, 1, 1);
@@ -101,8 +111,12 @@ static bool translate_group(struct translation *t)
     return refuse(t, "a group other than (?: (?i: (?= (?! (?<= (?<! (?>");
 }
 
+/* A byte outside of sets. ^ and $ see lines in Oniguruma, the text in PCRE2; {,n} is a repetition
+ * in the one and ordinary text in the other, and so is a possessive or lazy sign after braces. */
 static bool translate_plain(struct translation *t)
 {
+    assert(!t->in_class);
+    assert(t->in[0] != 0);
     switch (t->in[0]) {
     case '(': return translate_group(t);
     case '^':
@@ -124,10 +138,12 @@ static bool translate_plain(struct translation *t)
     return true;
 }
 
-/* Whether `regex` means in PCRE2 what it means in Oniguruma, once written to `out`. */
+/* Whether `regex` means in PCRE2 what it means in Oniguruma, once written to `out`
+ * [TRANSLATED_BYTES_MAX], without a NUL. ERROR_FORMAT: no, naming the construct and its byte. */
 static bool translate(const char *regex, char *out, size_t *n_out, struct error *err)
 {
     assert(strlen(regex) <= REGEX_BYTES_MAX);
+    assert(out != NULL);
     struct translation t = {.in = regex, .out = out};
     bool ok = true;
     while (ok && *t.in != 0) {
@@ -139,6 +155,7 @@ static bool translate(const char *regex, char *out, size_t *n_out, struct error 
         return error_set(err, ERROR_FORMAT, "the regex has %s at byte %zu, which is not supported",
                          t.refused, (size_t)(t.in - regex));
     }
+    assert(t.n_out < TRANSLATED_BYTES_MAX);
     *n_out = t.n_out;
     return true;
 }
@@ -147,6 +164,7 @@ static bool translate(const char *regex, char *out, size_t *n_out, struct error 
 
 bool split_compile(struct split *split, const char *regex, struct error *err)
 {
+    assert(split != NULL);
     assert(regex != NULL);
     if (strlen(regex) > REGEX_BYTES_MAX) {
         return error_set(err, ERROR_FORMAT, "the regex has %zu bytes, at most %d are accepted",
@@ -156,6 +174,7 @@ bool split_compile(struct split *split, const char *regex, struct error *err)
     size_t n_translated;
     if (!translate(regex, translated, &n_translated, err)) return false;
 
+    /* \C would match a part of a character, after which offsets are no longer UTF-8. */
     int code_error;
     size_t offset;
     pcre2_code *code =
@@ -174,6 +193,7 @@ bool split_compile(struct split *split, const char *regex, struct error *err)
 
 void split_clear(struct split *split)
 {
+    assert(split != NULL);
     pcre2_code_free(split->code);
     *split = (struct split){0};
 }
@@ -182,6 +202,7 @@ void split_clear(struct split *split)
 
 bool split_matcher_open(struct split_matcher *matcher, size_t n_bytes, struct error *err)
 {
+    assert(matcher != NULL);
     assert(n_bytes < SIZE_MAX / BUDGET_PER_BYTE / 2);
     *matcher = (struct split_matcher){
         .data = pcre2_match_data_create(1, NULL),
@@ -197,15 +218,19 @@ bool split_matcher_open(struct split_matcher *matcher, size_t n_bytes, struct er
 
 void split_matcher_close(struct split_matcher *matcher)
 {
+    assert(matcher != NULL);
     pcre2_match_context_free(matcher->context);
     pcre2_match_data_free(matcher->data);
     *matcher = (struct split_matcher){0};
 }
 
-/* PCRE2's status of a match at or after cursor->search_from that sees `window_bytes` from there. */
+/* PCRE2's status of a match at or after cursor->search_from that sees `window_bytes` from there.
+ * `is_whole`: the window reaches the text's end, so that nothing behind it can change the result.
+ */
 static int match_in_window(const struct split_cursor *cursor, struct split_matcher *matcher,
                            size_t window_bytes, bool *is_whole)
 {
+    assert(window_bytes >= WINDOW_BYTES_FIRST);
     struct bytes text = cursor->text;
     size_t end = text.n;
     *is_whole = window_bytes >= text.n - cursor->search_from;
@@ -225,7 +250,8 @@ static int match_in_window(const struct split_cursor *cursor, struct split_match
                        options | PCRE2_NO_JIT, matcher->data, matcher->context);
 }
 
-/* PCRE2's status of the first match at or after cursor->search_from. */
+/* PCRE2's status of the first match at or after cursor->search_from; PCRE2_ERROR_MATCHLIMIT when
+ * the budget is spent. A miss in a window decides nothing: the match may start behind it. */
 static int match(const struct split_cursor *cursor, struct split_matcher *matcher)
 {
     assert(cursor->search_from <= cursor->text.n);
@@ -246,6 +272,7 @@ static int match(const struct split_cursor *cursor, struct split_matcher *matche
 static bool find_match(struct split_cursor *cursor, struct split_matcher *matcher,
                        struct error *err)
 {
+    assert(matcher->data != NULL);
     while (cursor->search_from <= cursor->text.n) {
         int status = match(cursor, matcher);
         if (status == PCRE2_ERROR_NOMATCH) break;
@@ -274,8 +301,11 @@ static bool find_match(struct split_cursor *cursor, struct split_matcher *matche
 enum split_status split_next(struct split_cursor *cursor, struct split_matcher *matcher,
                              struct bytes *stretch, struct error *err)
 {
+    assert(cursor->split->code != NULL);
     assert(cursor->at <= cursor->text.n);
     if (cursor->at == cursor->text.n) return SPLIT_END;
+    /* A match is kept until its own stretch is due: what lies before it goes first. An empty match
+     * with nothing before it is no stretch. */
     while (!cursor->match_waits) {
         if (!find_match(cursor, matcher, err)) return SPLIT_FAILED;
         cursor->match_waits = true;
@@ -284,6 +314,8 @@ enum split_status split_next(struct split_cursor *cursor, struct split_matcher *
     }
     size_t end = cursor->match_start > cursor->at ? cursor->match_start : cursor->match_end;
     cursor->match_waits = cursor->match_end > end;
+    assert(end > cursor->at);
+    assert(end <= cursor->text.n);
     *stretch = (struct bytes){cursor->text.data + cursor->at, end - cursor->at};
     cursor->at = end;
     return SPLIT_STRETCH;

@@ -15,12 +15,14 @@
 
 /* Texts are prompts: far below. Keeps every count of ids and bytes within 32 bits. */
 #define TEXT_BYTES_MAX ((size_t)1 << 28)
+static_assert(NFC_GROWTH_MAX * TEXT_BYTES_MAX <= INT32_MAX, "ids are counted in 32 bits");
 
 /* Address space, touched as needed: the largest vocabulary in use takes a few MiB. */
 #define TOKENIZER_BYTES_MAX ((size_t)1 << 30)
 
 bool tokenizer_open(struct tokenizer **tokenizer, const char *model_dir, struct error *err)
 {
+    assert(tokenizer != NULL);
     assert(model_dir != NULL);
     struct tokenizer *opened = calloc(1, sizeof *opened);
     if (opened == NULL) return error_set(err, ERROR_UNAVAILABLE, "no memory for a tokenizer");
@@ -54,15 +56,18 @@ struct encoder {
     int32_t n_ids, n_ids_max;
 };
 
-/* Room for `text`. Every stretch, and all ids, take at most as much as its normal form. */
+/* Room for `text`. Every stretch, and all ids, take at most as much as its normal form. Close it
+ * whatever comes back. */
 static bool encoder_open(struct encoder *encoder, const struct tokenizer *tokenizer,
                          struct bytes text, struct error *err)
 {
+    assert(text.n <= TEXT_BYTES_MAX);
     bool normalize = tokenizer->facts.nfc && !nfc_is_plain(text);
     size_t n_bytes_max = normalize ? NFC_GROWTH_MAX * text.n : text.n;
     size_t n_arena_bytes = n_bytes_max * (BPE_SCRATCH_BYTES + sizeof(int32_t)) + BPE_SCRATCH_SLACK;
     if (normalize) n_arena_bytes += nfc_arena_bytes(text.n);
 
+    assert(n_bytes_max <= INT32_MAX);
     *encoder = (struct encoder){.tokenizer = tokenizer, .n_ids_max = (int32_t)n_bytes_max};
     if (!arena_create(&encoder->arena, n_arena_bytes, err)) return false;
     encoder->ids = arena_push(&encoder->arena, n_bytes_max, sizeof *encoder->ids);
@@ -76,12 +81,14 @@ static void encoder_close(struct encoder *encoder)
     arena_destroy(&encoder->arena);
 }
 
-/* Cuts by the regexes from `split_index` on, and encodes what comes out. */
+/* Cuts by the regexes from `split_index` on, and encodes what comes out. Recursion ends after
+ * SPLITS_MAX levels; a stretch is never empty, so neither is what the next level gets. */
 static bool encode_stretch(struct encoder *encoder, struct bytes text, int32_t split_index,
                            struct error *err)
 {
     assert(text.n > 0);
     const struct tokenizer *tokenizer = encoder->tokenizer;
+    assert(split_index <= tokenizer->n_splits);
     if (split_index == tokenizer->n_splits) {
         int32_t n_ids = 0;
         int32_t *ids = encoder->ids + encoder->n_ids;
@@ -102,9 +109,12 @@ static bool encode_stretch(struct encoder *encoder, struct bytes text, int32_t s
     }
 }
 
+/* A segment lies between added tokens. What normalizing takes is given back, so that the arena has
+ * room for every segment of a text, however many there are. */
 static bool encode_segment(struct encoder *encoder, struct bytes segment, struct error *err)
 {
     if (segment.n == 0) return true;
+    assert(segment.data != NULL);
     size_t mark = encoder->arena.used_bytes;
     bool normalize = encoder->tokenizer->facts.nfc && !nfc_is_plain(segment);
     if (normalize) segment = nfc_compose(segment, &encoder->arena);
@@ -144,9 +154,12 @@ static const struct added_token *find_added(const struct tokenizer *tokenizer, s
     return found;
 }
 
+/* Appends the ids of the whole text. Without `parse_added` it is one segment. A byte at which no
+ * added token starts costs one look at a table. */
 static bool encode_text(struct encoder *encoder, struct bytes text, bool parse_added,
                         struct error *err)
 {
+    assert(text.data != NULL);
     size_t start = 0; /* of the segment that `at` is in */
     for (size_t at = 0; parse_added && at < text.n;) {
         struct bytes rest = {text.data + at, text.n - at};
@@ -165,8 +178,10 @@ static bool encode_text(struct encoder *encoder, struct bytes text, bool parse_a
 }
 
 bool tokenizer_encode(const struct tokenizer *tokenizer, struct bytes text, bool parse_added,
-                      struct arena *arena, int32_t **ids, int32_t *n_ids, struct error *err)
+                      struct arena *arena, struct token_ids *tokens, struct error *err)
 {
+    assert(arena != NULL);
+    assert(tokens != NULL);
     assert(text.data != NULL || text.n == 0);
     if (text.n > TEXT_BYTES_MAX) {
         return error_set(err, ERROR_FORMAT, "the text has %zu bytes, at most %zu are accepted",
@@ -177,6 +192,7 @@ bool tokenizer_encode(const struct tokenizer *tokenizer, struct bytes text, bool
     if (n_valid < text.n) {
         return error_set(err, ERROR_FORMAT, "the text is not valid UTF-8 at byte %zu", n_valid);
     }
+    /* The encoder's memory is sized for the worst case; only the ids that came out are kept. */
     struct encoder encoder;
     bool ok = encoder_open(&encoder, tokenizer, text, err) &&
               encode_text(&encoder, text, parse_added, err);
@@ -187,8 +203,7 @@ bool tokenizer_encode(const struct tokenizer *tokenizer, struct bytes text, bool
     }
     if (ok) {
         if (encoder.n_ids > 0) memcpy(copy, encoder.ids, (size_t)encoder.n_ids * sizeof *copy);
-        *ids = copy;
-        *n_ids = encoder.n_ids;
+        *tokens = (struct token_ids){copy, encoder.n_ids};
     }
     encoder_close(&encoder);
     return ok;
@@ -196,14 +211,16 @@ bool tokenizer_encode(const struct tokenizer *tokenizer, struct bytes text, bool
 
 /* ---- decoding ---- */
 
-/* The bytes of the ids, into `target`; returns their number. */
-static size_t join_pieces(const struct tokenizer *tokenizer, const int32_t *ids, int32_t n_ids,
+/* The bytes of the ids, into `target` with room for all their contents; returns their number. They
+ * are UTF-8 only by luck: a piece may be a part of a character. */
+static size_t join_pieces(const struct tokenizer *tokenizer, struct token_ids tokens,
                           bool skip_special, char *target)
 {
+    assert(target != NULL);
     unsigned skipped = skip_special ? PIECE_SPECIAL : 0;
     size_t n = 0;
-    for (int32_t i = 0; i < n_ids; i++) {
-        struct piece piece = vocabulary_piece(&tokenizer->vocabulary, ids[i]);
+    for (int32_t i = 0; i < tokens.n; i++) {
+        struct piece piece = vocabulary_piece(&tokenizer->vocabulary, tokens.ids[i]);
         if (piece.n_bytes == 0 || piece.flags & skipped) continue;
         if (piece.flags & PIECE_ADDED) {
             memcpy(target + n, piece.content, piece.n_bytes);
@@ -215,18 +232,21 @@ static size_t join_pieces(const struct tokenizer *tokenizer, const int32_t *ids,
     return n;
 }
 
-bool tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, int32_t n_ids,
-                      bool skip_special, struct arena *arena, struct bytes *text, struct error *err)
+bool tokenizer_decode(const struct tokenizer *tokenizer, struct token_ids tokens, bool skip_special,
+                      struct arena *arena, struct bytes *text, struct error *err)
 {
-    assert(n_ids >= 0);
+    assert(tokens.n >= 0);
+    assert(tokens.ids != NULL || tokens.n == 0);
+    assert(text != NULL);
     size_t n_raw_max = 1; /* the NUL; spelling never shortens */
-    for (int32_t i = 0; i < n_ids; i++)
-        n_raw_max += vocabulary_piece(&tokenizer->vocabulary, ids[i]).n_bytes;
+    for (int32_t i = 0; i < tokens.n; i++)
+        n_raw_max += vocabulary_piece(&tokenizer->vocabulary, tokens.ids[i]).n_bytes;
 
     struct bytes decoded = {0};
     char *raw = arena_try_push(arena, n_raw_max, 1);
     if (raw != NULL) {
-        decoded = (struct bytes){raw, join_pieces(tokenizer, ids, n_ids, skip_special, raw)};
+        decoded = (struct bytes){raw, join_pieces(tokenizer, tokens, skip_special, raw)};
+        assert(decoded.n < n_raw_max);
     }
     if (raw != NULL && utf8_valid_prefix(decoded) < decoded.n) {
         size_t n_repaired = utf8_repaired_bytes(decoded);
@@ -235,7 +255,8 @@ bool tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, int
         decoded = (struct bytes){repaired, n_repaired};
     }
     if (decoded.data == NULL) {
-        return error_set(err, ERROR_FORMAT, "the text of %d tokens does not fit in memory", n_ids);
+        return error_set(err, ERROR_FORMAT, "the text of %d tokens does not fit in memory",
+                         tokens.n);
     }
     *text = decoded;
     return true;
@@ -245,6 +266,7 @@ bool tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, int
 
 int32_t tokenizer_find(const struct tokenizer *tokenizer, const char *content)
 {
+    assert(tokenizer != NULL);
     assert(content != NULL);
     struct bytes spelled = {content, strlen(content)};
     return vocabulary_find(&tokenizer->vocabulary, spelled, (struct bytes){0});
@@ -252,10 +274,12 @@ int32_t tokenizer_find(const struct tokenizer *tokenizer, const char *content)
 
 int32_t tokenizer_n_ids(const struct tokenizer *tokenizer)
 {
+    assert(tokenizer != NULL);
     return tokenizer->vocabulary.n_ids;
 }
 
 struct tokenizer_facts tokenizer_facts(const struct tokenizer *tokenizer)
 {
+    assert(tokenizer != NULL);
     return tokenizer->facts;
 }

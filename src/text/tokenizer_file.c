@@ -31,13 +31,16 @@ struct path {
     char text[PATH_BYTES_MAX];
 };
 
+/* Cut when it is longer than the system opens anyway. */
 static struct path path_in(const char *dir, const char *name)
 {
+    assert(dir != NULL);
     struct path path;
     snprintf(path.text, sizeof path.text, "%s/%s", dir, name);
     return path;
 }
 
+/* A file that is there but cannot be read is an error later, not a missing one. */
 static bool is_there(const char *dir, const char *name)
 {
     return access(path_in(dir, name).text, F_OK) == 0;
@@ -46,6 +49,7 @@ static bool is_there(const char *dir, const char *name)
 /* NULL: not JSON; `err` says where. */
 static json_t *parse_json(struct bytes content, size_t flags, struct error *err)
 {
+    assert(content.data != NULL);
     json_error_t error;
     json_t *json = json_loadb(content.data, content.n, flags | JSON_REJECT_DUPLICATES, &error);
     if (json == NULL) {
@@ -55,10 +59,11 @@ static json_t *parse_json(struct bytes content, size_t flags, struct error *err)
     return json;
 }
 
-/* Reads `dir`/`name`, into `arena`. */
+/* Reads `dir`/`name`, NUL-terminated, into `arena`. */
 static bool read_text(const char *dir, const char *name, struct arena *arena, struct bytes *content,
                       struct error *err)
 {
+    assert(arena->base != NULL);
     return stream_read_file(path_in(dir, name).text, FILE_BYTES_MAX, arena, content, err);
 }
 
@@ -83,12 +88,14 @@ static json_t *read_json(const char *dir, const char *name, size_t flags, struct
  */
 static json_t *list_merges(struct bytes content, struct error *err)
 {
+    assert(content.data != NULL);
     json_t *list = json_array();
     bool ok = list != NULL;
     size_t line = 0;
     for (size_t at = 0, end; ok && at < content.n; at = end + 1) {
         const char *newline = memchr(content.data + at, '\n', content.n - at);
         end = newline == NULL ? content.n : (size_t)(newline - content.data);
+        assert(end >= at);
         size_t n = end - at;
         if (n > 0 && content.data[at + n - 1] == '\r') n--;
         line++;
@@ -101,6 +108,7 @@ static json_t *list_merges(struct bytes content, struct error *err)
     return NULL;
 }
 
+/* The same from the file. The caller owns the list; NULL: `err` names the file. */
 static json_t *read_merges_text(const char *dir, struct error *err)
 {
     struct arena arena;
@@ -129,9 +137,11 @@ static bool check_class(const char *dir, const json_t *config, struct error *err
         dir, class_name);
 }
 
-/* NULL: `err` names the file. */
+/* A tokenizer.json that means the same, which the caller owns; NULL: `err` names the file.
+ * json_pack takes over what stands for an "o", also when it fails. */
 static json_t *rewrite_slow(const char *dir, const json_t *config, struct error *err)
 {
+    assert(dir != NULL);
     if (!check_class(dir, config, err)) return NULL;
     json_t *vocab = read_json(dir, "vocab.json", 0, err);
     if (vocab == NULL) return NULL;
@@ -156,12 +166,14 @@ static json_t *rewrite_slow(const char *dir, const json_t *config, struct error 
 static bool keep(struct tokenizer *tokenizer, const char *text, const char **kept,
                  struct error *err)
 {
+    assert(kept != NULL);
     if (text == NULL) return true;
     *kept = arena_try_copy(&tokenizer->arena, text, strlen(text));
     return *kept != NULL || error_set(err, ERROR_FORMAT, "a text does not fit in memory");
 }
 
-/* A template stands alone, or in a list of named ones. */
+/* A template stands alone, or in a list of named ones. NULL: there is none, or no "default" one.
+ * Borrowed from `config`, which may be NULL. */
 static const char *template_in(const json_t *config)
 {
     const json_t *value = json_object_get(config, "chat_template");
@@ -175,8 +187,10 @@ static const char *template_in(const json_t *config)
     return json_string_value(value);
 }
 
+/* bos_token is a text, or an added token written out as an object. */
 static bool read_config_facts(struct tokenizer *tokenizer, const json_t *config, struct error *err)
 {
+    assert(tokenizer->facts.bos_token == NULL);
     const json_t *bos = json_object_get(config, "bos_token");
     if (json_is_object(bos)) bos = json_object_get(bos, "content");
     return keep(tokenizer, json_string_value(bos), &tokenizer->facts.bos_token, err) &&
@@ -186,18 +200,24 @@ static bool read_config_facts(struct tokenizer *tokenizer, const json_t *config,
 /* A chat_template.jinja goes before the configuration's template, as in the reference. */
 static bool read_template_file(struct tokenizer *tokenizer, const char *dir, struct error *err)
 {
+    assert(tokenizer->facts.source != NULL);
     if (!is_there(dir, "chat_template.jinja")) return true;
     struct bytes content;
     if (!read_text(dir, "chat_template.jinja", &tokenizer->arena, &content, err)) return false;
+    assert(content.data[content.n] == 0);
     tokenizer->facts.chat_template = content.data;
     return true;
 }
 
 /* ---- the whole ---- */
 
+/* All but tokenizer_config.json, which is `config` or NULL: it may hold added tokens, so that it is
+ * read first. tokenizer.json goes before the slow files when both are there, as in the reference.
+ */
 static bool read_folder(struct tokenizer *tokenizer, const char *dir, json_t *config,
                         struct error *err)
 {
+    assert(tokenizer->facts.source == NULL);
     bool is_fast = is_there(dir, "tokenizer.json");
     if (!is_fast && !(is_there(dir, "vocab.json") && is_there(dir, "merges.txt"))) {
         return error_set(
@@ -217,6 +237,7 @@ static bool read_folder(struct tokenizer *tokenizer, const char *dir, json_t *co
 
 bool tokenizer_file_read(struct tokenizer *tokenizer, const char *model_dir, struct error *err)
 {
+    assert(model_dir != NULL);
     assert(tokenizer->arena.base != NULL);
     json_t *config = NULL;
     if (is_there(model_dir, "tokenizer_config.json")) {
@@ -231,6 +252,7 @@ bool tokenizer_file_read(struct tokenizer *tokenizer, const char *model_dir, str
 
 bool tokenizer_file_parse(struct tokenizer *tokenizer, struct bytes json, struct error *err)
 {
+    assert(json.data != NULL);
     assert(tokenizer->arena.base != NULL);
     tokenizer->facts.source = "tokenizer.json";
     json_t *root = parse_json(json, 0, err);

@@ -14,16 +14,21 @@ static const char gpt2_regex[] =
 
 /* ---- values ---- */
 
+/* jansson's texts end with a NUL; tokenizer.json, read without JSON_ALLOW_NUL, has none inside. */
 static struct bytes bytes_of(const char *text)
 {
+    assert(text != NULL);
     return (struct bytes){text, strlen(text)};
 }
 
+/* What a value is, for messages, in the order of jansson's json_type. */
 static const char *name_of(const json_t *value)
 {
     static const char *const names[] = {"an object", "a list", "a string", "an integer",
                                         "a number",  "true",   "false",    "null"};
-    return value == NULL ? "missing" : names[json_typeof(value)];
+    if (value == NULL) return "missing";
+    assert((size_t)json_typeof(value) < sizeof names / sizeof *names);
+    return names[json_typeof(value)];
 }
 
 /* The "type" of a component; never NULL. */
@@ -37,6 +42,7 @@ static const char *type_of(const json_t *component)
 static bool read_flag(const json_t *object, const char *key, bool absent, bool *flag,
                       struct error *err)
 {
+    assert(key != NULL);
     const json_t *value = json_object_get(object, key);
     if (value != NULL && !json_is_null(value) && !json_is_boolean(value)) {
         return error_set(err, ERROR_FORMAT, "%s is %s, not true or false", key, name_of(value));
@@ -55,9 +61,11 @@ static bool check_off(const json_t *object, const char *key, struct error *err)
 
 /* ---- normalizer and pre-tokenizer ---- */
 
+/* NFC, alone or in a sequence; null is none. NFC twice is NFC. */
 static bool read_normalizer(struct tokenizer *tokenizer, const json_t *normalizer,
                             struct error *err)
 {
+    assert(!tokenizer->facts.nfc);
     if (normalizer == NULL || json_is_null(normalizer)) return true;
     if (strcmp(type_of(normalizer), "NFC") == 0) {
         tokenizer->facts.nfc = true;
@@ -80,8 +88,11 @@ static bool read_normalizer(struct tokenizer *tokenizer, const json_t *normalize
                      type_of(normalizer));
 }
 
+/* Appends a regex: a copy, because the tokenizer outlives the JSON. */
 static bool add_split(struct tokenizer *tokenizer, const char *regex, struct error *err)
 {
+    assert(regex != NULL);
+    assert(tokenizer->n_splits <= SPLITS_MAX);
     if (tokenizer->n_splits == SPLITS_MAX) {
         return error_set(err, ERROR_FORMAT, "there are more than %d splits", SPLITS_MAX);
     }
@@ -92,8 +103,11 @@ static bool add_split(struct tokenizer *tokenizer, const char *regex, struct err
     return true;
 }
 
+/* "Isolated" keeps matches and what is between them as stretches of their own; the others drop or
+ * join some. A pattern that is no regex is a text to be searched for, which nothing in use has. */
 static bool read_split(struct tokenizer *tokenizer, const json_t *split, struct error *err)
 {
+    assert(strcmp(type_of(split), "Split") == 0);
     const json_t *pattern = json_object_get(split, "pattern");
     const char *regex = json_string_value(json_object_get(pattern, "Regex"));
     if (regex == NULL) return error_set(err, ERROR_FORMAT, "pattern.Regex is missing");
@@ -105,10 +119,12 @@ static bool read_split(struct tokenizer *tokenizer, const json_t *split, struct 
     return check_off(split, "invert", err) && add_split(tokenizer, regex, err);
 }
 
+/* The byte alphabet itself is bpe.c's; here it is only whether the text is split first. The key
+ * trim_offsets is about offsets, which nobody asks for. */
 static bool read_byte_level(struct tokenizer *tokenizer, const json_t *byte_level,
                             struct error *err)
 {
-    bool use_regex;
+    bool use_regex = true;
     return check_off(byte_level, "add_prefix_space", err) &&
            read_flag(byte_level, "use_regex", true, &use_regex, err) &&
            (!use_regex || add_split(tokenizer, gpt2_regex, err));
@@ -129,8 +145,10 @@ static bool read_pre_tokenizer(struct tokenizer *tokenizer, const json_t *item, 
     return ok || error_wrap(err, "%s", type);
 }
 
+/* A sequence of splits that ends with ByteLevel, or ByteLevel alone. */
 static bool read_pre_tokenizers(struct tokenizer *tokenizer, const json_t *root, struct error *err)
 {
+    assert(tokenizer->n_splits == 0);
     const json_t *whole = json_object_get(root, "pre_tokenizer");
     const json_t *list = json_object_get(whole, "pretokenizers");
     if (strcmp(type_of(whole), "Sequence") != 0) {
@@ -154,6 +172,7 @@ static bool read_pre_tokenizers(struct tokenizer *tokenizer, const json_t *root,
 
 /* ---- model ---- */
 
+/* What would make other ids than merging by rank does. */
 static bool check_model(const json_t *model, struct error *err)
 {
     if (!json_is_object(model)) return error_set(err, ERROR_FORMAT, "is %s", name_of(model));
@@ -178,29 +197,38 @@ static bool check_model(const json_t *model, struct error *err)
     return check_off(model, "byte_fallback", err);
 }
 
+/* False: not an integer, or out of range. */
 static bool read_id(const json_t *value, int32_t *id)
 {
+    assert(id != NULL);
     json_int_t integer = json_integer_value(value);
     if (!json_is_integer(value) || integer < 0 || integer > VOCABULARY_ID_MAX) return false;
     *id = (int32_t)integer;
     return true;
 }
 
+/* Always false. */
 static bool bad_id(const char *content, struct error *err)
 {
+    assert(content != NULL);
     return error_set(err, ERROR_FORMAT, "the id of '%.60s' is not an integer from 0 to %d", content,
                      VOCABULARY_ID_MAX);
 }
 
+/* Adds a piece to the size; one that comes twice counts twice, which only reserves too much. */
 static void widen(struct vocabulary_size *size, size_t n_bytes, int32_t id)
 {
+    assert(id >= 0);
+    assert(id <= VOCABULARY_ID_MAX);
     size->n_pieces++;
     size->text_bytes += n_bytes + 1;
     if (size->n_ids <= id) size->n_ids = id + 1;
 }
 
+/* Checks every id on the way, so that read_vocabulary need not. */
 static bool measure_vocabulary(json_t *vocab, struct vocabulary_size *size, struct error *err)
 {
+    assert(json_is_object(vocab));
     const char *content;
     json_t *value;
     json_object_foreach(vocab, content, value)
@@ -212,8 +240,10 @@ static bool measure_vocabulary(json_t *vocab, struct vocabulary_size *size, stru
     return true;
 }
 
+/* The base pieces, in the file's order, which does not matter: each has its id. */
 static bool read_vocabulary(struct tokenizer *tokenizer, json_t *vocab, struct error *err)
 {
+    assert(json_is_object(vocab)); /* whose ids were read before */
     const char *content;
     json_t *value;
     json_object_foreach(vocab, content, value)
@@ -227,9 +257,12 @@ static bool read_vocabulary(struct tokenizer *tokenizer, json_t *vocab, struct e
     return true;
 }
 
-/* A merge as ["a", "b"] or as "a b"; pieces have no blanks, for the byte alphabet has none. */
+/* A merge as ["a", "b"] or as "a b"; pieces have no blanks, for the byte alphabet has none. Both
+ * sides are borrowed from the JSON. */
 static bool read_merge(const json_t *merge, struct bytes *left, struct bytes *right)
 {
+    assert(left != NULL);
+    assert(right != NULL);
     if (json_is_array(merge) && json_array_size(merge) == 2) {
         const char *first = json_string_value(json_array_get(merge, 0));
         const char *second = json_string_value(json_array_get(merge, 1));
@@ -246,8 +279,11 @@ static bool read_merge(const json_t *merge, struct bytes *left, struct bytes *ri
     return true;
 }
 
+/* The place in the list is the rank. */
 static bool read_merges(struct tokenizer *tokenizer, const json_t *merges, struct error *err)
 {
+    assert(json_is_array(merges));
+    assert(tokenizer->bpe.vocabulary == &tokenizer->vocabulary);
     for (size_t i = 0; i < json_array_size(merges); i++) {
         struct bytes left, right;
         if (!read_merge(json_array_get(merges, i), &left, &right)) {
@@ -258,6 +294,7 @@ static bool read_merges(struct tokenizer *tokenizer, const json_t *merges, struc
             return error_wrap(err, "model.merges[%zu]", i);
         }
     }
+    assert((size_t)tokenizer->bpe.n_merges == json_array_size(merges));
     tokenizer->facts.n_merges = tokenizer->bpe.n_merges;
     return true;
 }
@@ -284,15 +321,18 @@ static bool check_added(const json_t *token, struct error *err)
 /* Appends a copy of `token` with this id to the list. False: no memory. */
 static bool append_with_id(json_t *list, json_t *token, long id)
 {
+    assert(json_is_array(list));
     json_t *copy = json_copy(token);
     bool ok = json_object_set_new(copy, "id", json_integer(id)) == 0;
     return json_array_append_new(list, copy) == 0 && ok;
 }
 
 /* All added tokens as one list of objects with "id" and "content": those of tokenizer.json, and
- * those of tokenizer_config.json, whose keys are the ids. */
+ * those of tokenizer_config.json, whose keys are the ids. A key that is no number becomes id -1,
+ * which measure_added refuses. One that both files have comes twice, which adds up to one. */
 static bool list_added(json_t *root, json_t *config, json_t *list, struct error *err)
 {
+    assert(json_is_object(root));
     bool fits = list != NULL;
     json_t *own = json_object_get(root, "added_tokens");
     for (size_t i = 0; i < json_array_size(own); i++) {
@@ -314,8 +354,10 @@ static bool list_added(json_t *root, json_t *config, json_t *list, struct error 
     return fits || error_set(err, ERROR_UNAVAILABLE, "no memory for a list of added tokens");
 }
 
+/* The same as measure_vocabulary for the list of added tokens. */
 static bool measure_added(const json_t *list, struct vocabulary_size *size, struct error *err)
 {
+    assert(json_is_array(list));
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *token = json_array_get(list, i);
         const json_t *content = json_object_get(token, "content");
@@ -329,6 +371,7 @@ static bool measure_added(const json_t *list, struct vocabulary_size *size, stru
     return true;
 }
 
+/* Byte order, a prefix before what it starts: find_added narrows a range by it. */
 static int compare_added(const void *left, const void *right)
 {
     const struct bytes *a = &((const struct added_token *)left)->content;
@@ -337,13 +380,15 @@ static int compare_added(const void *left, const void *right)
     return order != 0 ? order : (a->n > b->n) - (a->n < b->n);
 }
 
+/* Adds them to the vocabulary, then lists them from there, where each is once. */
 static bool read_added(struct tokenizer *tokenizer, const json_t *list, struct error *err)
 {
+    assert(json_is_array(list));
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *token = json_array_get(list, i);
         const char *content = json_string_value(json_object_get(token, "content"));
         int32_t id = (int32_t)json_integer_value(json_object_get(token, "id"));
-        bool special;
+        bool special = false;
         if (!read_flag(token, "special", false, &special, err) ||
             !vocabulary_add(&tokenizer->vocabulary, bytes_of(content), id,
                             special ? PIECE_ADDED | PIECE_SPECIAL : PIECE_ADDED, err)) {
@@ -360,6 +405,8 @@ static bool read_added(struct tokenizer *tokenizer, const json_t *list, struct e
         struct piece piece = vocabulary_piece(&tokenizer->vocabulary, id);
         if (!(piece.flags & PIECE_ADDED)) continue;
         struct bytes content = {piece.content, piece.n_bytes};
+        assert(content.n > 0);
+        assert((size_t)n < json_array_size(list));
         tokenizer->added[n++] = (struct added_token){content, id};
         tokenizer->starts_added[(uint8_t)content.data[0]] = true;
     }
@@ -370,9 +417,11 @@ static bool read_added(struct tokenizer *tokenizer, const json_t *list, struct e
 
 /* ---- the whole ---- */
 
+/* Measures first, over both kinds of pieces, because the vocabulary does not grow. */
 static bool read_model(struct tokenizer *tokenizer, json_t *model, const json_t *added,
                        struct error *err)
 {
+    assert(tokenizer->vocabulary.n_ids == 0);
     json_t *vocab = json_object_get(model, "vocab");
     const json_t *merges = json_object_get(model, "merges");
     if (!check_model(model, err)) return error_wrap(err, "model");
@@ -393,6 +442,7 @@ static bool read_model(struct tokenizer *tokenizer, json_t *model, const json_t 
            read_flag(model, "ignore_merges", false, &tokenizer->bpe.ignore_merges, err);
 }
 
+/* The others join pieces in their own ways; without one, pieces are joined as ByteLevel does. */
 static bool check_decoder(const json_t *decoder, struct error *err)
 {
     if (decoder == NULL || json_is_null(decoder)) return true;
@@ -405,6 +455,7 @@ bool tokenizer_json_read(struct tokenizer *tokenizer, json_t *root, json_t *conf
                          struct error *err)
 {
     assert(tokenizer->n_splits == 0);
+    assert(tokenizer->arena.base != NULL);
     if (!json_is_object(root)) {
         return error_set(err, ERROR_FORMAT, "it holds %s, not an object", name_of(root));
     }

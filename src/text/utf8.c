@@ -9,13 +9,16 @@
 
 static const char replacement[] = "\xEF\xBF\xBD"; /* U+FFFD */
 enum { REPLACEMENT_BYTES = sizeof replacement - 1 };
+static_assert(REPLACEMENT_BYTES == 3, "U+FFFD takes three bytes of UTF-8");
 
+/* One character, or the damaged bytes that stand for one. */
 struct step {
     size_t n_bytes;
     bool valid;
 };
 
-/* Bytes that follow the lead byte; -1: no lead byte. */
+/* Bytes that follow the lead byte; -1: no lead byte. 0xC0 and 0xC1 could only start overlong forms,
+ * and from 0xF5 on every character would lie past U+10FFFF. */
 static int n_followers(uint8_t lead)
 {
     if (lead < 0x80) return 0;
@@ -37,6 +40,8 @@ static bool follows(uint8_t lead, int place, uint8_t byte)
     return byte >= low && byte <= high;
 }
 
+/* The step that starts at `at`. Damaged bytes end before the first that cannot follow, which is
+ * where the next step looks again: the whole walk stays linear. */
 static struct step step_at(struct bytes text, size_t at)
 {
     assert(at < text.n);
@@ -53,6 +58,7 @@ static struct step step_at(struct bytes text, size_t at)
 
 size_t utf8_valid_prefix(struct bytes text)
 {
+    assert(text.data != NULL || text.n == 0);
     size_t at = 0;
     while (at < text.n) {
         struct step step = step_at(text, at);
@@ -72,6 +78,7 @@ size_t utf8_char_bytes(struct bytes text)
 
 size_t utf8_repaired_bytes(struct bytes text)
 {
+    assert(text.data != NULL || text.n == 0);
     size_t n_bytes = 0;
     for (size_t at = 0; at < text.n;) {
         struct step step = step_at(text, at);

@@ -20,6 +20,7 @@ static uint64_t hash_of(struct bytes left, struct bytes right)
     return hash ^ hash >> 32;
 }
 
+/* Whether the piece's content is both parts together; an empty part may have no data. */
 static bool is_joined(struct piece piece, struct bytes left, struct bytes right)
 {
     return piece.n_bytes == left.n + right.n &&
@@ -36,6 +37,7 @@ bool vocabulary_init(struct vocabulary *vocabulary, struct vocabulary_size size,
     uint32_t n_slots = 16;
     while (n_slots < 2 * size.n_pieces)
         n_slots *= 2;
+    assert(n_slots >= 2 * size.n_pieces);
     *vocabulary = (struct vocabulary){
         .pieces = arena_try_push(arena, (size_t)size.n_ids, sizeof(struct piece)),
         .n_ids = size.n_ids,
@@ -70,7 +72,9 @@ bool vocabulary_add(struct vocabulary *vocabulary, struct bytes content, int32_t
     assert(id >= 0);
     assert(id < vocabulary->n_ids);
     assert(flags != 0);
+    assert(content.data != NULL);
     struct piece *piece = &vocabulary->pieces[id];
+    /* The slot tells whether the content is known, the piece whether the id is. */
     int32_t *slot = find_slot(vocabulary, content, (struct bytes){0});
     if (slot == NULL) {
         return error_set(err, ERROR_FORMAT, "too many pieces share their hash with '%.*s'",
@@ -91,6 +95,7 @@ bool vocabulary_add(struct vocabulary *vocabulary, struct bytes content, int32_t
         vocabulary->text_bytes += content.n + 1;
         *slot = id + 1;
     }
+    /* An added token that is a base piece, too: both flags hold, and decoding takes it as added. */
     piece->flags |= flags;
     return true;
 }
@@ -98,6 +103,7 @@ bool vocabulary_add(struct vocabulary *vocabulary, struct bytes content, int32_t
 int32_t vocabulary_find(const struct vocabulary *vocabulary, struct bytes left, struct bytes right)
 {
     assert(vocabulary->slots != NULL);
+    /* In two parts, because a merge asks for both joined; nothing is copied for the question. */
     int32_t *slot = find_slot(vocabulary, left, right);
     return slot == NULL ? -1 : *slot - 1;
 }

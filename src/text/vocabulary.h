@@ -21,12 +21,15 @@ enum piece_flags {
     PIECE_SPECIAL = 4, /* added token that is no part of an answer's text */
 };
 
+/* One of them. Contents are borrowed from the vocabulary. */
 struct piece {
     const char *content; /* [n_bytes], NUL-terminated */
     uint32_t n_bytes;
     unsigned flags; /* enum piece_flags */
 };
 
+/* Read it through the functions; it lives as long as its arena. Read-only once all pieces are
+ * added, so that threads may share it. */
 struct vocabulary {
     struct piece *pieces; /* [n_ids] */
     int32_t n_ids;
@@ -36,13 +39,14 @@ struct vocabulary {
     size_t text_bytes, text_bytes_max;
 };
 
+/* What is to come, measured before anything is added: nothing grows later. */
 struct vocabulary_size {
     int32_t n_ids;     /* one more than the largest id */
     size_t n_pieces;   /* at most this many adds */
     size_t text_bytes; /* sum of the contents' lengths, each with a NUL */
 };
 
-/* Reserves room in `arena`, where the vocabulary lives. False: it does not fit. */
+/* Reserves room in `arena`, where the vocabulary lives. ERROR_FORMAT: it does not fit. */
 bool vocabulary_init(struct vocabulary *vocabulary, struct vocabulary_size size,
                      struct arena *arena, struct error *err);
 

@@ -1,6 +1,6 @@
-/* Arbitrary bytes as a prompt file, with and without a tokenizer and a chat template. Whatever comes,
- * each line is a request within the model's limits or has an error, errors become lines of valid
- * JSON, and the reading ends. The first byte picks the options. */
+/* Arbitrary bytes as a prompt file, with and without a tokenizer and a chat template. Whatever
+ * comes, each line is a request within the model's limits or has an error, errors become lines of
+ * valid JSON, and the reading ends. The first byte picks the options. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>

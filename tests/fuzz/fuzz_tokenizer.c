@@ -29,19 +29,19 @@ static void check_text(const struct tokenizer *tokenizer, struct bytes text, boo
                        struct arena *arena)
 {
     struct error err = {0};
-    int32_t *ids = NULL, n_ids = -1;
-    if (!tokenizer_encode(tokenizer, text, parse_added, arena, &ids, &n_ids, &err)) {
+    struct token_ids tokens = {NULL, -1};
+    if (!tokenizer_encode(tokenizer, text, parse_added, arena, &tokens, &err)) {
         require(err.message[0] != 0);
-        require(ids == NULL);
+        require(tokens.ids == NULL);
         return;
     }
-    require(n_ids >= 0);
+    require(tokens.n >= 0);
     require(utf8_valid_prefix(text) == text.n);
-    for (int32_t i = 0; i < n_ids; i++)
-        require(ids[i] >= 0 && ids[i] < tokenizer_n_ids(tokenizer));
+    for (int32_t i = 0; i < tokens.n; i++)
+        require(tokens.ids[i] >= 0 && tokens.ids[i] < tokenizer_n_ids(tokenizer));
 
     struct bytes back;
-    require(tokenizer_decode(tokenizer, ids, n_ids, false, arena, &back, &err));
+    require(tokenizer_decode(tokenizer, tokens, false, arena, &back, &err));
     require(utf8_valid_prefix(back) == back.n);
     require(back.data[back.n] == 0);
     if (!tokenizer_facts(tokenizer).nfc) {

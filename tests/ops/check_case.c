@@ -143,11 +143,11 @@ const void *check_elements(struct check *check, enum dtype dtype, size_t n, floa
         double value = exact ? (double)(random % 17) / 8 - 1 : check_uniform(check) * 2 - 1;
         values[i] = (float)value;
         if (dtype == DTYPE_BF16) {
-            halves[i] = bf16_from_f32(values[i]);
-            values[i] = bf16_to_f32(halves[i]);
+            halves[i] = dtype_bf16_from_f32(values[i]);
+            values[i] = dtype_f32_from_bf16(halves[i]);
         } else if (dtype == DTYPE_F16) { /* else any f16 below 2 in size, subnormal ones too */
             halves[i] = exact ? f16_of_eighths(value) : (uint16_t)(random & 0xBFFF);
-            values[i] = f16_to_f32(halves[i]);
+            values[i] = dtype_f32_from_f16(halves[i]);
         }
     }
     return dtype == DTYPE_F32 ? (const void *)values : (const void *)halves;

@@ -88,17 +88,17 @@ static void assert_same(float found, double wanted, uint32_t bits)
 Test(backend, every_bf16_and_f16_converts_exactly)
 {
     for (uint32_t bits = 0; bits <= 0xFFFF; bits++) {
-        assert_same(bf16_to_f32((uint16_t)bits), slow_value((uint16_t)bits, 8, 7), bits);
-        assert_same(f16_to_f32((uint16_t)bits), slow_value((uint16_t)bits, 5, 10), bits);
+        assert_same(dtype_f32_from_bf16((uint16_t)bits), slow_value((uint16_t)bits, 8, 7), bits);
+        assert_same(dtype_f32_from_f16((uint16_t)bits), slow_value((uint16_t)bits, 5, 10), bits);
     }
 }
 
 Test(backend, every_bf16_survives_the_way_through_f32)
 {
     for (uint32_t bits = 0; bits <= 0xFFFF; bits++) {
-        float value = bf16_to_f32((uint16_t)bits);
-        uint16_t back = bf16_from_f32(value);
-        if (isnan(value)) cr_assert(isnan(bf16_to_f32(back)), "%04x", bits);
+        float value = dtype_f32_from_bf16((uint16_t)bits);
+        uint16_t back = dtype_bf16_from_f32(value);
+        if (isnan(value)) cr_assert(isnan(dtype_f32_from_bf16(back)), "%04x", bits);
         else cr_assert_eq(back, bits, "%04x", bits);
     }
 }
@@ -117,8 +117,9 @@ Test(backend, f32_rounds_to_the_nearest_bf16_and_ties_to_even)
         for (int i = 0; i < 4; i++) {
             float value;
             memcpy(&value, &cases[i].f32, sizeof value);
-            cr_assert_eq(bf16_from_f32(value), cases[i].bf16, "%08x", cases[i].f32);
-            cr_assert_eq(bf16_from_f32(-value), cases[i].bf16 | 0x8000, "-%08x", cases[i].f32);
+            cr_assert_eq(dtype_bf16_from_f32(value), cases[i].bf16, "%08x", cases[i].f32);
+            cr_assert_eq(dtype_bf16_from_f32(-value), cases[i].bf16 | 0x8000, "-%08x",
+                         cases[i].f32);
         }
     }
 }

@@ -203,8 +203,7 @@ Test(output, integer_ids_stay_integers)
     struct answer answer = make_answer();
     prompt.id = (struct bytes){.data = "-9223372036854775808", .n = 20};
     prompt.id_is_integer = true;
-    cr_assert_not_null(
-        strstr(line_of(&style, &prompt, &answer), "{\"id\":-9223372036854775808,"));
+    cr_assert_not_null(strstr(line_of(&style, &prompt, &answer), "{\"id\":-9223372036854775808,"));
 }
 
 Test(output, a_failure_has_code_message_and_line)
@@ -244,13 +243,13 @@ static struct tokenizer *open_tokenizer(void)
 static struct answer answer_of(const struct tokenizer *tokenizer, const char *text)
 {
     struct answer answer = make_answer();
-    int32_t *ids, n_ids;
+    struct token_ids tokens;
     static struct arena texts;
     if (texts.base == NULL) cr_assert(arena_create(&texts, (size_t)1 << 24, &err));
-    cr_assert(tokenizer_encode(tokenizer, (struct bytes){text, strlen(text)}, true, &texts, &ids,
-                               &n_ids, &err));
-    answer.token_ids = ids;
-    answer.n_tokens = answer.n_effective = n_ids;
+    cr_assert(tokenizer_encode(tokenizer, (struct bytes){text, strlen(text)}, true, &texts, &tokens,
+                               &err));
+    answer.token_ids = tokens.ids;
+    answer.n_tokens = answer.n_effective = tokens.n;
     answer.log_probs = NULL;
     return answer;
 }
@@ -325,15 +324,16 @@ Test(output, openai_answers_are_chat_completions_with_ours_beside)
     int status, created, total, steps, index;
     double log_prob;
     json_t *error, *choice, *entry;
-    cr_assert_eq(json_unpack(root, "{s:s, s:o, s:{s:i, s:{s:s, s:i, s:s, s:[o], s:{s:i}, s:{s:i, "
-                                   "s:{s:i}}}}}",
+    cr_assert_eq(json_unpack(root,
+                             "{s:s, s:o, s:{s:i, s:{s:s, s:i, s:s, s:[o], s:{s:i}, s:{s:i, "
+                             "s:{s:i}}}}}",
                              "custom_id", &id, "error", &error, "response", "status_code", &status,
                              "body", "object", &object, "created", &created, "model", &model,
                              "choices", &choice, "usage", "total_tokens", &total, "dllm", "index",
                              &index, "decode", "steps", &steps),
                  0);
-    cr_assert_eq(json_unpack(choice, "{s:{s:s, s:s}, s:{s:[o, o!]}, s:s}", "message", "role",
-                             &role, "content", &content, "logprobs", "content", &entry, &error,
+    cr_assert_eq(json_unpack(choice, "{s:{s:s, s:s}, s:{s:[o, o!]}, s:s}", "message", "role", &role,
+                             "content", &content, "logprobs", "content", &entry, &error,
                              "finish_reason", &finish),
                  0);
     cr_assert_eq(json_unpack(entry, "{s:s, s:F}", "token", &token, "logprob", &log_prob), 0);

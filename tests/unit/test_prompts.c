@@ -1,5 +1,5 @@
-/* app/prompts: every form of line becomes the request it asks for, every bad one the error that says
- * so, and special tokens that a user spells out stay text. */
+/* app/prompts: every form of line becomes the request it asks for, every bad one the error that
+ * says so, and special tokens that a user spells out stay text. */
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,8 +85,9 @@ static const char *request_text(void)
     static struct arena arena;
     struct bytes text;
     if (arena.base == NULL) cr_assert(arena_create(&arena, (size_t)1 << 24, &err));
-    cr_assert(tokenizer_decode(tokenizer, prompt.request.prompt_ids, prompt.request.n_prompt, false,
-                               &arena, &text, &err));
+    const struct request *request = &prompt.request;
+    struct token_ids tokens = {.ids = request->prompt_ids, .n = request->n_prompt};
+    cr_assert(tokenizer_decode(tokenizer, tokens, false, &arena, &text, &err));
     return text.data;
 }
 

@@ -88,7 +88,8 @@ Test(report, summary_counts_requests_tokens_and_rates)
     report_failed(&report);
     summarize(3 * SECOND, false);
     const char *summary = printed();
-    cr_assert_not_null(strstr(summary, "3 requests in 2.00 s: 2 answered, 1 failed"), "%s", summary);
+    cr_assert_not_null(strstr(summary, "3 requests in 2.00 s: 2 answered, 1 failed"), "%s",
+                       summary);
     cr_assert_not_null(strstr(summary, "50.0 tokens/s  (100 tokens"), "%s", summary);
     cr_assert_not_null(strstr(summary, "64.0 tokens/s  (128 tokens"), "%s", summary);
     cr_assert_not_null(strstr(summary, "7           (300 positions, 3.0 per token"), "%s", summary);

@@ -38,20 +38,22 @@ static struct bytes bytes_of(const char *text)
     return (struct bytes){text, strlen(text)};
 }
 
-static int32_t encode(struct bytes text, bool parse_added, int32_t **ids)
+static int32_t encode(struct bytes text, bool parse_added, const int32_t **ids)
 {
     struct error err = {0};
-    int32_t n_ids = -1;
-    bool ok = tokenizer_encode(tokenizer, text, parse_added, &arena, ids, &n_ids, &err);
+    struct token_ids tokens = {NULL, -1};
+    bool ok = tokenizer_encode(tokenizer, text, parse_added, &arena, &tokens, &err);
     cr_assert(ok, "%s", err.message);
-    return n_ids;
+    *ids = tokens.ids;
+    return tokens.n;
 }
 
 static struct bytes decode(const int32_t *ids, int32_t n_ids, bool skip_special)
 {
     struct error err = {0};
     struct bytes text = {0};
-    bool ok = tokenizer_decode(tokenizer, ids, n_ids, skip_special, &arena, &text, &err);
+    struct token_ids tokens = {ids, n_ids};
+    bool ok = tokenizer_decode(tokenizer, tokens, skip_special, &arena, &text, &err);
     cr_assert(ok, "%s", err.message);
     cr_assert_eq(text.data[text.n], 0);
     return text;
@@ -92,7 +94,7 @@ static struct bytes text_of(const json_t *spelled)
 static void check_ids(const char *folder, size_t row, struct bytes text, bool parse_added,
                       const json_t *expected)
 {
-    int32_t *ids = NULL;
+    const int32_t *ids = NULL;
     int32_t n_ids = encode(text, parse_added, &ids);
     cr_expect_eq((size_t)n_ids, json_array_size(expected), "%s[%zu]: %d ids, not %zu", folder, row,
                  n_ids, json_array_size(expected));
@@ -146,7 +148,7 @@ Test(tokenizer, decoding_gives_every_vector_back)
         json_t *rows = load_vectors(folders[i]);
         for (size_t row = 0; row < json_array_size(rows); row++) {
             struct bytes text = text_of(json_object_get(json_array_get(rows, row), "text"));
-            int32_t *ids;
+            const int32_t *ids;
             int32_t n_ids = encode(text, false, &ids);
             cr_expect(same_bytes(decode(ids, n_ids, false), expected_text(text)), "%s[%zu]",
                       folders[i], row);
@@ -207,7 +209,7 @@ Test(tokenizer, any_valid_text_survives_the_round_trip)
         open_folder(folders[i]);
         for (int trial = 0; trial < 5000; trial++) {
             struct bytes text = draw_text(40);
-            int32_t *ids;
+            const int32_t *ids;
             int32_t n_ids = encode(text, false, &ids);
             cr_assert(same_bytes(decode(ids, n_ids, false), expected_text(text)),
                       "%s: trial %d of "
@@ -236,7 +238,7 @@ Test(tokenizer, an_added_token_cuts_a_text_in_two_that_know_nothing_of_each_othe
         memcpy(joined + left.n, middle.data, middle.n);
         memcpy(joined + left.n + middle.n, right.data, right.n);
 
-        int32_t *left_ids, *right_ids, *ids;
+        const int32_t *left_ids, *right_ids, *ids;
         int32_t n_left = encode(left, true, &left_ids), n_right = encode(right, true, &right_ids);
         int32_t n = encode((struct bytes){joined, left.n + middle.n + right.n}, true, &ids);
         cr_assert_eq(n, n_left + 1 + n_right, "seed 77, trial %d", trial);
@@ -263,7 +265,7 @@ Test(tokenizer, long_runs_take_linear_time, .timeout = 120)
             size_t n = 0;
             for (; n < BYTES; n += n_unit)
                 memcpy(text + n, units[u], n_unit);
-            int32_t *ids;
+            const int32_t *ids;
             int32_t n_ids = encode((struct bytes){text, n}, true, &ids);
             struct bytes back = decode(ids, n_ids, false);
             /* Composing only reorders these marks. */
@@ -280,7 +282,7 @@ Test(tokenizer, long_runs_take_linear_time, .timeout = 120)
 Test(tokenizer, the_longest_added_token_wins)
 {
     open_folder("qwen2");
-    int32_t *ids;
+    const int32_t *ids;
     cr_assert_eq(encode(bytes_of("<tool><tool_call><tool>x"), true, &ids), 3);
     cr_assert_eq(ids[0], tokenizer_find(tokenizer, "<tool>"));
     cr_assert_eq(ids[1], tokenizer_find(tokenizer, "<tool_call>"));
@@ -291,7 +293,7 @@ Test(tokenizer, the_longest_added_token_wins)
 Test(tokenizer, added_tokens_are_ordinary_text_unless_asked_for)
 {
     open_folder("bailing");
-    int32_t *ids;
+    const int32_t *ids;
     cr_assert_eq(encode(bytes_of("<|eot_id|>"), true, &ids), 1);
     cr_assert_eq(ids[0], tokenizer_find(tokenizer, "<|eot_id|>"));
     int32_t n_ids = encode(bytes_of("<|eot_id|>"), false, &ids);
@@ -304,7 +306,7 @@ Test(tokenizer, added_tokens_are_ordinary_text_unless_asked_for)
 Test(tokenizer, an_empty_text_has_no_ids_and_no_ids_have_no_text)
 {
     open_folder("qwen2");
-    int32_t *ids = NULL;
+    const int32_t *ids = NULL;
     cr_assert_eq(encode((struct bytes){0}, true, &ids), 0);
     cr_assert_not_null(ids);
     cr_assert_eq(decode(ids, 0, true).n, 0);
@@ -325,13 +327,13 @@ Test(tokenizer, invalid_utf8_is_refused_with_its_offset)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct error err = {0};
-        int32_t *ids = NULL, n_ids = -1;
+        struct token_ids tokens = {NULL, -1};
         cr_assert_not(
-            tokenizer_encode(tokenizer, bytes_of(cases[i].text), true, &arena, &ids, &n_ids, &err));
+            tokenizer_encode(tokenizer, bytes_of(cases[i].text), true, &arena, &tokens, &err));
         cr_assert_eq(err.code, ERROR_FORMAT);
         cr_assert_not_null(strstr(err.message, cases[i].wish), "%s", err.message);
-        cr_assert_null(ids);
-        cr_assert_eq(n_ids, -1);
+        cr_assert_null(tokens.ids);
+        cr_assert_eq(tokens.n, -1);
     }
     close_all();
 }
@@ -339,7 +341,7 @@ Test(tokenizer, invalid_utf8_is_refused_with_its_offset)
 Test(tokenizer, a_cut_character_decodes_to_one_replacement)
 {
     open_folder("bailing");
-    int32_t *ids;
+    const int32_t *ids;
     /* No merge makes these characters, so each id is one byte. */
     int32_t n_ids = encode(bytes_of("\xF0\x90\x8D\x88"), false, &ids);
     cr_assert_eq(n_ids, 4);
@@ -375,7 +377,7 @@ Test(tokenizer, ids_that_nobody_has_decode_to_nothing)
 Test(tokenizer, a_whole_piece_goes_before_merges_when_the_file_says_so)
 {
     open_folder("gpt2");
-    int32_t *ids;
+    const int32_t *ids;
     cr_assert_eq(encode(bytes_of("world"), true, &ids), 1);
     cr_assert_eq(ids[0], 2000);
     close_all();
@@ -387,15 +389,15 @@ Test(tokenizer, what_does_not_fit_the_arena_is_an_error)
     struct arena small;
     struct error err = {0};
     cr_assert(arena_create(&small, 64, &err));
-    int32_t *ids = NULL, n_ids = 0;
+    struct token_ids tokens = {0};
     const char *text = "0123456789012345678901234567890123456789";
-    cr_assert_not(tokenizer_encode(tokenizer, bytes_of(text), true, &small, &ids, &n_ids, &err));
+    cr_assert_not(tokenizer_encode(tokenizer, bytes_of(text), true, &small, &tokens, &err));
     cr_assert_not_null(strstr(err.message, "40 tokens do not fit"), "%s", err.message);
 
-    n_ids = encode(bytes_of(text), true, &ids);
+    tokens.n = encode(bytes_of(text), true, &tokens.ids);
     struct bytes back = {0};
     arena_push(&small, 60, 1);
-    cr_assert_not(tokenizer_decode(tokenizer, ids, n_ids, true, &small, &back, &err));
+    cr_assert_not(tokenizer_decode(tokenizer, tokens, true, &small, &back, &err));
     cr_assert_not_null(strstr(err.message, "40 tokens does not fit"), "%s", err.message);
     cr_assert_null(back.data);
     arena_destroy(&small);

@@ -95,13 +95,12 @@ static void check_ids(const struct tokenizer *tokenizer, const char *text, const
 {
     struct error err = {0};
     struct arena arena;
-    int32_t *ids, n_ids;
+    struct token_ids tokens;
     cr_assert(arena_create(&arena, 1 << 20, &err));
     struct bytes bytes = {text, strlen(text)};
-    cr_assert(tokenizer_encode(tokenizer, bytes, true, &arena, &ids, &n_ids, &err), "%s",
-              err.message);
-    cr_assert_eq(n_ids, n_expected, "%s: %d ids", text, n_ids);
-    cr_assert_arr_eq(ids, expected, (size_t)n_ids * sizeof *ids);
+    cr_assert(tokenizer_encode(tokenizer, bytes, true, &arena, &tokens, &err), "%s", err.message);
+    cr_assert_eq(tokens.n, n_expected, "%s: %d ids", text, tokens.n);
+    cr_assert_arr_eq(tokens.ids, expected, (size_t)tokens.n * sizeof *tokens.ids);
     arena_destroy(&arena);
 }
 
@@ -120,10 +119,10 @@ Test(tokenizer_file, a_byte_without_a_piece_is_an_error_of_the_text)
     struct tokenizer *tokenizer = open_good();
     struct arena arena;
     struct error err = {0};
-    int32_t *ids, n_ids;
+    struct token_ids tokens;
     cr_assert(arena_create(&arena, 1 << 20, &err));
     struct bytes text = {"abz", 3};
-    cr_assert_not(tokenizer_encode(tokenizer, text, true, &arena, &ids, &n_ids, &err));
+    cr_assert_not(tokenizer_encode(tokenizer, text, true, &arena, &tokens, &err));
     cr_assert_not_null(strstr(err.message, "no piece for byte 0x7A"), "%s", err.message);
     arena_destroy(&arena);
     tokenizer_close(tokenizer);
@@ -400,13 +399,13 @@ Test(tokenizer_file, vocab_and_merges_make_the_same_ids_as_tokenizer_json)
     for (size_t i = 0; i < json_array_size(rows); i++) {
         const json_t *row = json_array_get(rows, i), *text = json_object_get(row, "text");
         if (!json_is_string(text)) continue;
-        int32_t *ids, n_ids;
+        struct token_ids tokens;
         struct bytes bytes = {json_string_value(text), json_string_length(text)};
-        cr_assert(tokenizer_encode(slow, bytes, true, &arena, &ids, &n_ids, &err));
+        cr_assert(tokenizer_encode(slow, bytes, true, &arena, &tokens, &err));
         const json_t *expected = json_object_get(row, "ids");
-        cr_assert_eq((size_t)n_ids, json_array_size(expected));
-        for (int32_t k = 0; k < n_ids; k++)
-            cr_assert_eq(ids[k], json_integer_value(json_array_get(expected, (size_t)k)));
+        cr_assert_eq((size_t)tokens.n, json_array_size(expected));
+        for (int32_t k = 0; k < tokens.n; k++)
+            cr_assert_eq(tokens.ids[k], json_integer_value(json_array_get(expected, (size_t)k)));
     }
     arena_destroy(&arena);
     json_decref(rows);

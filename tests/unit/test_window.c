@@ -1,4 +1,5 @@
-/* app/window: windows hold as much as their limits allow, in order, and lose no line between them. */
+/* app/window: windows hold as much as their limits allow, in order, and lose no line between them.
+ */
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-"""Trains the shipped model's byte-level BPE on the task text and writes a Hugging Face tokenizer.json.
+"""Trains the shipped model's byte-level BPE on the task text; writes a Hugging Face tokenizer.json.
 
 The split regex is the one of the LLaDA family (digits one by one). The task text is ASCII, so the
 training here uses its ASCII equivalent; the file carries the Unicode one.

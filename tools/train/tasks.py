@@ -41,8 +41,8 @@ def sample_add(rng):
     return f"Add {a} and {b}.", str(a + b)
 
 
-def sample_lookup(rng, n_asked_max=4):
-    n_pairs = rng.randint(2, 12)
+def sample_lookup(rng, n_asked_max=4, n_pairs_max=12):
+    n_pairs = rng.randint(2, n_pairs_max)
     keys = rng.sample(NOUNS, n_pairs)
     pairs = {key: rng.choice(VALUES) for key in keys}
     asked = rng.sample(keys, min(n_pairs, rng.randint(1, n_asked_max)))

@@ -27,7 +27,8 @@ import tasks
 EPSILON = 1e-5
 ROPE_THETA = 10000.0
 PADDING_WEIGHT = 0.15
-TASK_SHARES = {"add": 5, "lookup": 4, "sort": 3, "reverse": 1, "count": 3, "word_problem": 4}
+TASK_SHARES = {"add": 4, "lookup": 6, "sort": 3, "reverse": 2, "count": 2, "word_problem": 3}
+PAIRS_FIRST, PAIRS_LAST, PAIRS_STEPS = 4, 12, 2000  # look-up starts short and grows
 
 
 class Block(nn.Module):
@@ -68,10 +69,11 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def start_circuits(self, n_sharp=4, sharpness=57.0):
-        """Every head starts by attending to what is alike (k = q) and copying it (out = v transposed,
-        head = embedding). Heads 0 and 1 of the first layer look one token back: their q and k are
-        constants (of the embedding's constant column) whose RoPE angles agree at that distance. Heads
-        0 and 1 of the second layer compare what those wrote: which token stands before."""
+        """Every head starts by attending to what is alike (k = q) and copying it (out = v
+        transposed, head = embedding). Heads 0 and 1 of the first layer look one token back: their q
+        and k are constants (of the embedding's constant column) whose RoPE angles agree at that
+        distance. Heads 0 and 1 of the second layer compare what those wrote: which token stands
+        before."""
         d = self.width // self.n_heads
         half = d // 2
         self.wte.weight[:, 0] = 1.0
@@ -125,20 +127,23 @@ def train_tokenizer():
 
 
 class Batches:
-    """Endless (ids, targets' mask, weights, targets), grouped by length so that nothing is padded."""
+    """Endless (ids, targets' mask, weights, targets), grouped by length: nothing is padded."""
 
     def __init__(self, tokenizer, seed, n_tokens):
         self.tokenizer, self.n_tokens = tokenizer, n_tokens
         self.rng = random.Random(seed)
         self.torch_rng = torch.Generator().manual_seed(seed)
         self.ready = []
+        self.n_pairs_max = PAIRS_FIRST
         self.values = {tokenizer.ids["=" + value] for value in tasks.VALUES}
         self.task_names = [t for t, share in TASK_SHARES.items() for _ in range(share)]
 
     def sample(self):
         rng, tk = self.rng, self.tokenizer
         task = rng.choice(self.task_names)
-        kwargs = {"n_asked_max": 8} if task == "lookup" and rng.random() < 0.5 else {}
+        kwargs = {}
+        if task == "lookup":
+            kwargs = {"n_asked_max": rng.choice((4, 8)), "n_pairs_max": self.n_pairs_max}
         prompt, answer = tasks.draw(rng, task, False, **kwargs)
         prompt_ids = tk.encode_prompt(prompt)
         answer_ids = tk.encode(answer) + [tk.ids["<|eot_id|>"]]
@@ -163,7 +168,7 @@ class Batches:
             masked = [i >= p for i in range(total)]
         if not any(masked):
             masked[p + rng.randrange(n_answer)] = True
-        return ids, masked, weights
+        return ids, masked, weights, task
 
     def __next__(self):
         if not self.ready:
@@ -179,7 +184,9 @@ class Batches:
         ids = torch.tensor([item[0] for item in items])
         masked = torch.tensor([item[1] for item in items])
         weights = torch.tensor([item[2] for item in items])[masked]
-        return ids.masked_fill(masked, self.tokenizer.ids["<|mdm_mask|>"]), masked, weights, ids[masked]
+        tasks_of = torch.tensor([[list(TASK_SHARES).index(item[3])] for item in items])
+        return (ids.masked_fill(masked, self.tokenizer.ids["<|mdm_mask|>"]), masked, weights,
+                ids[masked], tasks_of.expand_as(ids)[masked])
 
 
 def save(model, tokenizer, out):
@@ -254,7 +261,7 @@ def write_safetensors(path, tensors):
 
 @torch.no_grad()
 def accuracy(model, tokenizer, n_per_task, gen=32, block=8):
-    """Exact match per task under plain decoding, one token a step; a progress figure for the log."""
+    """Exact match per task under plain decoding, one token a step; for the log's progress."""
     mask_id, eot = tokenizer.ids["<|mdm_mask|>"], tokenizer.ids["<|eot_id|>"]
     right = dict.fromkeys(tasks.TASKS, 0)
     for line in tasks.heldout_lines(n_per_task, 99):
@@ -291,16 +298,25 @@ def work(rank, args):
         [{"params": matrices, "weight_decay": 0.01}, {"params": norms, "weight_decay": 0.0}],
         lr=args.lr, betas=(0.9, 0.98))
     batches = Batches(tokenizer, args.seed * 1000 + rank, args.tokens // args.workers)
-    start, running = time.time(), 0.0
+    start, running, hits = time.time(), 0.0, [0.0] * len(TASK_SHARES)
     if rank == 0:
-        print(f"{sum(p.numel() for p in model.parameters())} parameters, vocabulary {n_vocab}", flush=True)
+        n_parameters = sum(p.numel() for p in model.parameters())
+        print(f"{n_parameters} parameters, vocabulary {n_vocab}", flush=True)
     for step in range(args.steps):
         warm, rest = min(1.0, (step + 1) / 200), step / args.steps
         rate = warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * rest)))
         for group in optimizer.param_groups:
             group["lr"] = args.lr * rate
-        ids, masked, weights, targets = next(batches)
-        loss = F.cross_entropy(model(ids, masked), targets, reduction="none")
+        grown = min(1.0, step / PAIRS_STEPS)
+        batches.n_pairs_max = round(PAIRS_FIRST + grown * (PAIRS_LAST - PAIRS_FIRST))
+        ids, masked, weights, targets, task = next(batches)
+        logits = model(ids, masked)
+        loss = F.cross_entropy(logits, targets, reduction="none")
+        for i in range(len(hits)):  # of answer tokens, guessed from what is left of the answer
+            mine = (task == i) & (weights == 1)
+            if mine.any():
+                hit = (logits[mine].argmax(-1) == targets[mine]).float().mean().item()
+                hits[i] += (hit - hits[i]) * 0.02
         loss = (loss * weights).sum() / weights.sum()
         model.zero_grad(set_to_none=True)
         loss.backward()
@@ -319,7 +335,9 @@ def work(rank, args):
         running += (loss.item() - running) * (0.01 if step else 1.0)
         last = step + 1 == args.steps
         if rank == 0 and ((step + 1) % args.log_every == 0 or last):
-            print(f"step {step + 1} loss {running:.4f} {(time.time() - start) / (step + 1):.3f} s/step", flush=True)
+            shown = " ".join(f"{name} {hit:.2f}" for name, hit in zip(TASK_SHARES, hits))
+            seconds = (time.time() - start) / (step + 1)
+            print(f"step {step + 1} loss {running:.3f} hits {shown} {seconds:.2f} s", flush=True)
         if rank == 0 and ((step + 1) % args.evaluate_every == 0 or last):
             current = {k: v.detach().clone() for k, v in model.state_dict().items()}
             model.load_state_dict({k: v.bfloat16().float() for k, v in average.items()})
@@ -329,7 +347,8 @@ def work(rank, args):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", required=True)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
