@@ -28,7 +28,7 @@
 #include "engine/engine.h"
 #include "text/chat.h"
 
-#define RUN_BYTES_MAX     ((size_t)1 << 30)  /* address space: file headers, executor */
+#define RUN_BYTES_MAX     ((size_t)64 << 30) /* address space: file headers, executor */
 #define SCRATCH_BYTES_MAX ((size_t)64 << 20) /* text of one answer */
 #define COUNTED_BYTES_MAX ((off_t)1 << 30)   /* counting more lines for a progress bar takes long */
 #define SETTLE_MS         100
@@ -90,12 +90,12 @@ static bool wait_filled(struct run *run)
     return true;
 }
 
-/* Whether nothing is at work in the background any more, or will not be in a moment. */
-static bool has_settled(const struct run *run)
+/* Whether nothing is at work in the background any more, or will not be after `wait_ms`. */
+static bool is_filled(const struct run *run, int wait_ms)
 {
     assert(run->filling == NULL || run->filled_fd >= 0);
     struct pollfd fd = {.fd = run->filled_fd, .events = POLLIN};
-    return run->filling == NULL || poll(&fd, 1, SETTLE_MS) == 1;
+    return run->filling == NULL || poll(&fd, 1, wait_ms) == 1;
 }
 
 /* ---- answers ---- */
@@ -142,6 +142,9 @@ static bool answer_window(struct run *run, const struct window *window, struct e
         const struct prompt *prompt = &window->prompts[i];
         if (prompt->code == PROMPT_GOOD) continue;
         if (!put_line(run, prompt, NULL, err)) return false;
+        if (run->report.n_failed == 0)
+            report_note(&run->report, "the first bad line is %s:%lld: %s", run->label,
+                        (long long)prompt->line, prompt->message);
         report_failed(&run->report);
     }
     if (window->n_requests == 0 ||
@@ -189,6 +192,9 @@ static bool answer_all(struct run *run, struct error *err)
     start_filling(run, &run->windows[0]);
     for (int i = 0;; i = 1 - i) {
         struct window *window = &run->windows[i];
+        /* Reading a slow pipe may take forever: what is done must not wait for it. */
+        if (run->output != NULL && !is_filled(run, 0) && !output_flush(run->output, err))
+            return false;
         if (!wait_filled(run)) return set_stopped(run, err);
         if (run->output == NULL && !start_output(run, window, err)) return false;
         note_ignored(run);
@@ -399,7 +405,7 @@ static bool finish_output(struct run *run, bool is_ok, struct error *err)
 
 static void run_close(struct run *run)
 {
-    assert(run->filling == NULL || has_settled(run));
+    assert(run->filling == NULL || is_filled(run, SETTLE_MS));
     background_destroy(run->background);
     if (run->filled_fd >= 0) close(run->filled_fd);
     window_destroy(&run->windows[0]);
@@ -430,6 +436,6 @@ bool cmd_run(const struct options *options, int *status, struct error *err)
     }
     is_ok = finish_output(run, is_ok, err);
     /* A reader that hangs on a silent pipe cannot be stopped; the process's end will. */
-    if (has_settled(run)) run_close(run);
+    if (is_filled(run, SETTLE_MS)) run_close(run);
     return is_ok;
 }

@@ -149,7 +149,7 @@ bool output_open(struct output **output, const struct output_place *place, bool 
     return true;
 }
 
-static bool flush(struct output *output, struct error *err)
+bool output_flush(struct output *output, struct error *err)
 {
     assert(output->writer != NULL);
     output->flushed_ns = clock_now_ns();
@@ -161,7 +161,7 @@ bool output_tick(struct output *output, struct error *err)
     assert(output != NULL);
     size_t n_pending = writer_pending_bytes(output->writer);
     bool is_due = n_pending > 0 && clock_now_ns() - output->flushed_ns >= GROUP_NS;
-    return !is_due || flush(output, err);
+    return !is_due || output_flush(output, err);
 }
 
 /* Takes the line. */
@@ -171,7 +171,8 @@ static bool write_line(struct output *output, char *line, struct error *err)
     bool is_ok = writer_append(output->writer, line, strlen(line), err) &&
                  writer_append(output->writer, "\n", 1, err);
     free(line);
-    if (is_ok && writer_pending_bytes(output->writer) >= GROUP_BYTES) return flush(output, err);
+    if (is_ok && writer_pending_bytes(output->writer) >= GROUP_BYTES)
+        return output_flush(output, err);
     return is_ok && output_tick(output, err);
 }
 
@@ -224,7 +225,7 @@ bool output_close(struct output *output, bool *is_broken_pipe, struct error *err
     *is_broken_pipe = false;
     if (output == NULL) return true;
     bool is_ok = drain(output, true, err);
-    is_ok = is_ok && flush(output, err);
+    is_ok = is_ok && output_flush(output, err);
     *is_broken_pipe = writer_is_broken_pipe(output->writer);
     /* The first failure is the one to tell. */
     struct error ignored = {0};

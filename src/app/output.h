@@ -60,6 +60,9 @@ bool output_put(struct output *output, int32_t slot, char *line, struct error *e
 /* Flushes what has been waiting for two seconds; cheap enough for every iteration. */
 bool output_tick(struct output *output, struct error *err);
 
+/* Writes everything out in a frame of its own: before a wait of unknown length. */
+bool output_flush(struct output *output, struct error *err);
+
 /* Writes what is left, the lines behind gaps too, and closes. Always frees. NULL is fine.
  * `is_broken_pipe`: the failure is only that the reader went away. */
 bool output_close(struct output *output, bool *is_broken_pipe, struct error *err);

@@ -281,7 +281,8 @@ static bool parse_json(struct bytes line, json_t **value, struct rejection *reje
 {
     assert(line.n <= PROMPTS_LINE_BYTES_MAX);
     json_error_t error;
-    *value = json_loadb(line.data, line.n, JSON_ALLOW_NUL, &error);
+    *value = json_loadb(line.data, line.n,
+                        JSON_ALLOW_NUL | JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &error);
     if (*value == NULL && json_error_code(&error) == json_error_invalid_utf8)
         return prompts_reject(rejection, PROMPT_INVALID_UTF8, "the line is not UTF-8: %s (byte %d)",
                               error.text, error.position);
@@ -290,7 +291,7 @@ static bool parse_json(struct bytes line, json_t **value, struct rejection *reje
                               error.text, error.position);
     if (json_is_object(*value)) return true;
     return prompts_reject(rejection, PROMPT_INVALID_REQUEST,
-                          "the line is an array, must be an object");
+                          "the line is JSON, but must be an object");
 }
 
 /* Everything after the line itself was read. False with an empty rejection: err says why. */

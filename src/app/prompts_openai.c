@@ -55,8 +55,12 @@ bool prompts_openai_is(const json_t *line)
 {
     assert(json_is_object(line));
     const json_t *body = json_object_get(line, "body");
-    bool is_named = json_object_get(line, "method") != NULL && json_object_get(line, "url") != NULL;
-    return json_is_object(body) || (is_named && json_object_get(line, "custom_id") != NULL);
+    bool has_method = json_object_get(line, "method") != NULL;
+    bool has_url = json_object_get(line, "url") != NULL;
+    bool has_id = json_object_get(line, "custom_id") != NULL;
+    /* A plain file may have a column of that name. */
+    if (json_is_object(body)) return has_method || has_url || has_id;
+    return has_method && has_url && has_id;
 }
 
 static bool is_string(const json_t *value, const char *wanted)

@@ -49,10 +49,10 @@ static void pack_row(const struct packing *packing, int32_t panel, int32_t lane,
     size_t from = (size_t)row * n_in, to = (size_t)panel * n_in * width + (size_t)lane;
     assert(lane < packing->width);
     if (target->dtype == DTYPE_BF16) {
-        const uint16_t *in = (const uint16_t *)packing->source + from;
+        const char *in = (const char *)packing->source + 2 * from; /* maybe not aligned */
         uint16_t *out = (uint16_t *)target->data + to;
         for (size_t k = 0; k < n_in; k++)
-            out[k * width] = in[k];
+            memcpy(&out[k * width], in + 2 * k, sizeof *out);
     } else {
         float *out = (float *)target->data + to;
         for (size_t k = 0; k < n_in; k++)

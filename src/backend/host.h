@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "backend/backend.h"
 
@@ -56,14 +57,17 @@ static inline float *host_row(struct matrix matrix, int32_t row)
     return (float *)matrix.data + (size_t)row * (size_t)matrix.n_cols;
 }
 
-/* Element `index` of an array of f32, bf16 or f16. */
+/* Element `index` of an array of f32, bf16 or f16; files do not align their tensors. */
 static inline float host_element(const void *data, enum dtype dtype, size_t index)
 {
-    switch (dtype) {
-    case DTYPE_BF16: return dtype_f32_from_bf16(((const uint16_t *)data)[index]);
-    case DTYPE_F16: return dtype_f32_from_f16(((const uint16_t *)data)[index]);
-    default: return ((const float *)data)[index];
+    uint16_t half;
+    float single;
+    if (dtype == DTYPE_F32) {
+        memcpy(&single, (const char *)data + 4 * index, sizeof single);
+        return single;
     }
+    memcpy(&half, (const char *)data + 2 * index, sizeof half);
+    return dtype == DTYPE_BF16 ? dtype_f32_from_bf16(half) : dtype_f32_from_f16(half);
 }
 
 #endif

@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -137,6 +138,10 @@ static bool buffer_write(struct writer *writer)
     while (n_written < writer->n_buffer) {
         ssize_t n = write(writer->fd, writer->buffer + n_written, writer->n_buffer - n_written);
         if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && errno == EAGAIN) { /* somebody else made the pipe non-blocking */
+            poll(&(struct pollfd){.fd = writer->fd, .events = POLLOUT}, 1, -1);
+            continue;
+        }
         if (n < 0) return fail_io(writer);
         n_written += (size_t)n;
     }

@@ -29,36 +29,35 @@ static size_t read_amount(const char *path, const char *prefix)
     return amount;
 }
 
-/* What a control group leaves us: its limit less what it uses; SIZE_MAX without a limit. */
-static size_t read_group(const char *folder, const char *limit_name, const char *usage_name)
+/* The smallest limit of a control group and those above it; SIZE_MAX without one. `path` is cut. */
+static size_t read_group(const char *mount, char *path, const char *limit_name)
 {
-    char path[512];
+    size_t least = SIZE_MAX;
     assert(limit_name);
-    snprintf(path, sizeof path, "%s/%s", folder, limit_name);
-    size_t limit = read_amount(path, "");
-    snprintf(path, sizeof path, "%s/%s", folder, usage_name);
-    size_t usage = read_amount(path, "");
-    return limit > usage ? limit - usage : SIZE_MAX;
+    for (;;) {
+        char file[512];
+        snprintf(file, sizeof file, "%s%s/%s", mount, path, limit_name);
+        size_t limit = read_amount(file, ""); /* "max" is no number */
+        if (limit > 0 && limit < least) least = limit;
+        char *slash = strrchr(path, '/');
+        if (!slash) return least;
+        *slash = '\0';
+    }
 }
 
 /* One line of /proc/self/cgroup: "0::/path" (version 2) or "4:memory:/path" (version 1). */
 static size_t read_group_line(char *line)
 {
-    char folder[384];
+    line[strcspn(line, "\n")] = '\0';
     char *controllers = strchr(line, ':'),
          *path = controllers ? strchr(controllers + 1, ':') : NULL;
     if (!path) return SIZE_MAX;
-    line[strcspn(line, "\n")] = '\0';
-    if (path == controllers + 1) {
-        snprintf(folder, sizeof folder, "/sys/fs/cgroup%s", path + 1);
-        return read_group(folder, "memory.max", "memory.current");
-    }
+    if (path == controllers + 1) return read_group("/sys/fs/cgroup", path + 1, "memory.max");
     if (strncmp(controllers, ":memory:", 8) != 0) return SIZE_MAX;
-    snprintf(folder, sizeof folder, "/sys/fs/cgroup/memory%s", path + 1);
-    return read_group(folder, "memory.limit_in_bytes", "memory.usage_in_bytes");
+    return read_group("/sys/fs/cgroup/memory", path + 1, "memory.limit_in_bytes");
 }
 
-/* What the machine, or the job's control group, has free for us. */
+/* What the machine has free, but at most what the job's control groups allow in all. */
 static size_t free_bytes(void)
 {
     size_t available = read_amount("/proc/meminfo", "MemAvailable:") * 1024;
@@ -66,8 +65,8 @@ static size_t free_bytes(void)
     FILE *file = fopen("/proc/self/cgroup", "re");
     char line[320];
     while (file && fgets(line, sizeof line, file)) {
-        size_t left = read_group_line(line);
-        if (left < available) available = left;
+        size_t limit = read_group_line(line);
+        if (limit < available) available = limit;
     }
     if (file) fclose(file);
     return available;

@@ -11,6 +11,7 @@
 #include "base/stream.h"
 
 #define CONFIG_BYTES_MAX ((size_t)4 << 20)
+#define HEAD_DIM_MAX     256 /* of the backends' kernels */
 #define SUPPORTED        "LLaDAModelLM, DreamModel"
 
 /* Key names differ per family; the first one present counts. */
@@ -216,12 +217,12 @@ static void read_shape(struct reader *reader, struct model_config *config)
     if (config->n_heads % config->n_kv_heads != 0)
         reader_fail(reader, "n_kv_heads", "must divide the number of heads");
     if (reader_get(reader, "head_dim", NULL))
-        config->head_dim = read_count(reader, "head_dim", NULL, 1024);
+        config->head_dim = read_count(reader, "head_dim", NULL, HEAD_DIM_MAX);
     else if (config->hidden % config->n_heads == 0)
         config->head_dim = config->hidden / config->n_heads;
     else reader_fail(reader, "n_heads", "must divide the hidden size when head_dim is not given");
-    if (config->head_dim % 2 != 0 || config->head_dim > 1024)
-        reader_fail(reader, "head_dim", "must be even and at most 1024, for RoPE");
+    if (config->head_dim % 2 != 0 || config->head_dim > HEAD_DIM_MAX)
+        reader_fail(reader, "head_dim", "must be even, for RoPE, and at most 256");
     config->rope_theta = (float)read_number(reader, "rope_theta", 10000.0, 1.0, 1e12);
     config->rms_epsilon = (float)read_number(reader, "rms_norm_eps", 1e-5, 0.0, 1.0);
 }

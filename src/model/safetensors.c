@@ -200,7 +200,8 @@ static int32_t read_index(const char *path, const char **names, struct arena *ar
         }
     }
     json_decref(root);
-    return n;
+    if (n == 0) error_set(err, ERROR_FORMAT, "%s: \"weight_map\" names no shard", path);
+    return n > 0 ? n : -1;
 }
 
 /* File names to open: the index's shards, or the single file. */

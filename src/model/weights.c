@@ -364,10 +364,16 @@ static void load_embedding(struct loader *loader, struct matrix *embedding)
         backend_upload(loader->backend, *embedding, tensor->data);
         return;
     }
-    size_t mark = loader->scratch->used_bytes;
-    uint16_t *rows = arena_push(loader->scratch, n, sizeof *rows);
-    make_dummy(loader, rows, n, 1);
-    backend_upload(loader->backend, *embedding, rows);
+    size_t mark = loader->scratch->used_bytes, d = (size_t)embedding->n_cols;
+    uint16_t *rows = arena_push(loader->scratch, DUMMY_ROWS * d, sizeof *rows);
+    struct matrix slice = *embedding;
+    for (int32_t begin = 0; begin < embedding->n_rows; begin += DUMMY_ROWS) {
+        int32_t left = embedding->n_rows - begin;
+        slice.n_rows = left < DUMMY_ROWS ? left : DUMMY_ROWS;
+        slice.data = (uint16_t *)embedding->data + (size_t)begin * d;
+        make_dummy(loader, rows, (size_t)slice.n_rows * d, 1);
+        backend_upload(loader->backend, slice, rows);
+    }
     arena_rewind(loader->scratch, mark);
 }
 

@@ -130,6 +130,7 @@ Test(config, shapes_that_cannot_be_are_refused)
                    "must be an integer from 1 to 65536");
     expect_refused("{\"architectures\": [\"LLaDAModelLM\"], \"d_model\": 64}", "\"n_layers\"");
     expect_refused("{" LLADA IDS ", \"head_dim\": 15}", "\"head_dim\" must be even");
+    expect_refused("{" LLADA IDS ", \"head_dim\": 258}", "integer from 1 to 256");
 }
 
 Test(config, a_missing_folder_is_no_input)

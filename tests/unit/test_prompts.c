@@ -315,8 +315,9 @@ Test(prompts, bad_lines_say_what_is_wrong)
     } cases[] = {
         {"{\"prompt\": ", PROMPT_INVALID_JSON, "not JSON"},
         {"{} {}", PROMPT_INVALID_JSON, "not JSON"},
-        {"3", PROMPT_INVALID_JSON, "not JSON"},
-        {"[1]", PROMPT_INVALID_REQUEST, "an array"},
+        {"3", PROMPT_INVALID_REQUEST, "must be an object"},
+        {"{\"prompt\": \"a\", \"prompt\": \"b\"}", PROMPT_INVALID_JSON, "duplicate"},
+        {"[1]", PROMPT_INVALID_REQUEST, "must be an object"},
         {"{\"prompt\": \"\xff\"}", PROMPT_INVALID_UTF8, "not UTF-8"},
         {"{\"prompt\": \"\xc3\"}", PROMPT_INVALID_UTF8, "not UTF-8"},
         {"{\"prompt\": \"\\ud800\"}", PROMPT_INVALID_JSON, "not JSON"},
@@ -488,8 +489,10 @@ Test(prompts, openai_fields_that_would_change_the_answer_are_refused)
         {"{\"custom_id\": \"a\", \"body\": {}}", PROMPT_MISSING, "no messages"},
         {"{\"custom_id\": \"a\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\"}",
          PROMPT_MISSING, "no body"},
-        {"{\"body\": {}, \"temperature\": 1}", PROMPT_UNSUPPORTED_FIELD, "beside body"},
-        {"{\"body\": {\"messages\": [{\"role\": \"user\", \"content\": \"a\", \"tool_calls\": "
+        {"{\"custom_id\": \"a\", \"body\": {}, \"temperature\": 1}", PROMPT_UNSUPPORTED_FIELD,
+         "beside body"},
+        {"{\"custom_id\": \"a\", \"body\": {\"messages\": [{\"role\": \"user\", \"content\": "
+         "\"a\", \"tool_calls\": "
          "[]}]}}",
          PROMPT_UNSUPPORTED_FIELD, "tool_calls"},
     };

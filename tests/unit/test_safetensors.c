@@ -112,6 +112,16 @@ Test(safetensors, a_shard_name_cannot_leave_the_folder)
     expect_refused("no plain file name");
 }
 
+Test(safetensors, an_index_without_shards_is_refused)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/model.safetensors.index.json", folder);
+    FILE *file = fopen(path, "w");
+    fputs("{\"weight_map\": {}}", file);
+    fclose(file);
+    expect_refused("names no shard");
+}
+
 Test(safetensors, lengths_that_lie_are_refused)
 {
     write_model("model.safetensors", TWO, 1000000, 16);

@@ -28,7 +28,8 @@ EPSILON = 1e-5
 ROPE_THETA = 10000.0
 PADDING_WEIGHT = 0.15
 TASK_SHARES = {"add": 4, "lookup": 6, "sort": 3, "reverse": 2, "count": 2, "word_problem": 3}
-PAIRS_FIRST, PAIRS_LAST, PAIRS_STEPS = 4, 12, 2000  # look-up starts short and grows
+LOOKUP_STEPS = 400  # look-up alone, until its circuit holds; then all tasks
+PAIRS_FIRST, PAIRS_LAST, PAIRS_STEPS = 4, 12, 2000  # it starts short and grows
 
 
 class Block(nn.Module):
@@ -134,13 +135,13 @@ class Batches:
         self.rng = random.Random(seed)
         self.torch_rng = torch.Generator().manual_seed(seed)
         self.ready = []
-        self.n_pairs_max = PAIRS_FIRST
+        self.n_pairs_max, self.lookup_only = PAIRS_FIRST, True
         self.values = {tokenizer.ids["=" + value] for value in tasks.VALUES}
         self.task_names = [t for t, share in TASK_SHARES.items() for _ in range(share)]
 
     def sample(self):
         rng, tk = self.rng, self.tokenizer
-        task = rng.choice(self.task_names)
+        task = "lookup" if self.lookup_only else rng.choice(self.task_names)
         kwargs = {}
         if task == "lookup":
             kwargs = {"n_asked_max": rng.choice((4, 8)), "n_pairs_max": self.n_pairs_max}
@@ -173,7 +174,7 @@ class Batches:
     def __next__(self):
         if not self.ready:
             by_length = {}
-            for _ in range(2048):
+            for _ in range(512):
                 item = self.sample()
                 by_length.setdefault(len(item[0]), []).append(item)
             for length, items in by_length.items():
@@ -309,6 +310,7 @@ def work(rank, args):
             group["lr"] = args.lr * rate
         grown = min(1.0, step / PAIRS_STEPS)
         batches.n_pairs_max = round(PAIRS_FIRST + grown * (PAIRS_LAST - PAIRS_FIRST))
+        batches.lookup_only = step < LOOKUP_STEPS
         ids, masked, weights, targets, task = next(batches)
         logits = model(ids, masked)
         loss = F.cross_entropy(logits, targets, reduction="none")
