@@ -117,7 +117,8 @@ static bool check_file(const struct output_place *place, const char *input, stru
 bool output_choose(struct output_place *place, const struct options *options, struct error *err)
 {
     assert(place != NULL);
-    *place = (struct output_place){.overwrite = options->force};
+    /* A dry run writes nothing, so it may name what exists. */
+    *place = (struct output_place){.overwrite = options->force || options->dry_run};
     return choose_path(place, options, err) && choose_compression(place, options, err) &&
            (strcmp(place->path, "-") == 0 || check_file(place, options->operand, err));
 }
