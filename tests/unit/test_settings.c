@@ -11,6 +11,8 @@ static struct model_config config;
 static struct decode_settings decode;
 static struct error err;
 
+static json_t *held; /* values given so far */
+
 static void set_up(void)
 {
     options_init(&flags, SUBCOMMAND_RUN);
@@ -18,6 +20,12 @@ static void set_up(void)
     config = (struct model_config){
         .gen_length = 128, .block_length = 32, .remasking = "low_confidence", .temperature = 0.25};
     err = (struct error){0};
+    if (held == NULL) held = json_array();
+}
+
+static void tear_down(void)
+{
+    json_decref(held);
 }
 
 /* Gives `layer` what {"key": value} says. */
@@ -27,9 +35,8 @@ static bool give(struct options *layer, const char *key, const char *json)
     cr_assert_not_null(value, "%s", json);
     enum option_id id = options_find_line_key(key);
     cr_assert_neq(id, OPTION_COUNT, "%s", key);
-    bool is_ok = settings_read(layer, id, key, value, &err);
-    /* Not freed: a choice borrows its string. */
-    return is_ok;
+    json_array_append_new(held, value); /* until the end: a choice borrows its string */
+    return settings_read(layer, id, key, value, &err);
 }
 
 static void resolve(bool has_masks)
@@ -38,7 +45,7 @@ static void resolve(bool has_masks)
     cr_assert(is_ok, "%s", err.message);
 }
 
-TestSuite(settings, .init = set_up);
+TestSuite(settings, .init = set_up, .fini = tear_down);
 
 /* ---- layers ---- */
 
