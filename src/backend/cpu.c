@@ -77,24 +77,19 @@ static void cpu_close(struct backend *backend)
 
 /* ---- scratch ---- */
 
-static size_t round_up(size_t n, size_t step)
-{
-    return (n + step - 1) / step * step;
-}
-
 static size_t tiles_bytes(const struct cpu *cpu)
 {
-    return round_up((size_t)workers_count(cpu->workers) * CPU_THREAD_FLOATS * sizeof(float), 64);
+    return arena_round_up((size_t)workers_count(cpu->workers) * CPU_THREAD_FLOATS * sizeof(float));
 }
 
 static size_t states_bytes(void)
 {
-    return round_up(CPU_SCORE_ROWS * sizeof(struct pick_state), 64);
+    return arena_round_up(CPU_SCORE_ROWS * sizeof(struct pick_state));
 }
 
 static size_t kept_bytes(void)
 {
-    return round_up(CPU_SCORE_ROWS * sizeof(struct cpu_kept), 64);
+    return arena_round_up(CPU_SCORE_ROWS * sizeof(struct cpu_kept));
 }
 
 static size_t cpu_scratch_bytes(const struct backend *backend, int32_t n_rows_max,

@@ -10,7 +10,7 @@
 /* A cache line, and the widest vector register. */
 enum { ALIGNMENT_BYTES = 64 };
 
-static size_t align_up(size_t n_bytes)
+size_t arena_round_up(size_t n_bytes)
 {
     assert(n_bytes <= SIZE_MAX - (ALIGNMENT_BYTES - 1));
     return (n_bytes + (ALIGNMENT_BYTES - 1)) & ~(size_t)(ALIGNMENT_BYTES - 1);
@@ -56,7 +56,7 @@ void *arena_try_push(struct arena *arena, size_t count, size_t size)
     if (__builtin_mul_overflow(count, size, &n_bytes)) return NULL;
 
     /* May point just past bytes_max, yet not past the mapping, which ends with a whole page. */
-    size_t start = align_up(arena->used_bytes);
+    size_t start = arena_round_up(arena->used_bytes);
     if (n_bytes == 0) return arena->base + start;
     if (start > arena->bytes_max || n_bytes > arena->bytes_max - start) return NULL;
 

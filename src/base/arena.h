@@ -25,6 +25,9 @@ struct bytes {
     size_t n;
 };
 
+/* What a push of `n_bytes` takes: the next multiple of 64, its alignment. */
+size_t arena_round_up(size_t n_bytes);
+
 /* Reserves `bytes_max` of address space. False (ERROR_UNAVAILABLE): the system refused. */
 bool arena_create(struct arena *arena, size_t bytes_max, struct error *err);
 

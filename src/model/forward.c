@@ -5,14 +5,9 @@
 #include <assert.h>
 #include <math.h>
 
-static size_t round_up(size_t n)
-{
-    return (n + 63) / 64 * 64;
-}
-
 static size_t hidden_bytes(const struct model_config *config, int32_t n_rows_max)
 {
-    return round_up((size_t)n_rows_max * (size_t)config->hidden * sizeof(float));
+    return arena_round_up((size_t)n_rows_max * (size_t)config->hidden * sizeof(float));
 }
 
 static size_t wide_bytes(const struct model_config *config, int32_t n_rows_max)
@@ -20,7 +15,7 @@ static size_t wide_bytes(const struct model_config *config, int32_t n_rows_max)
     size_t attention =
         2 * (size_t)(config->n_heads + config->n_kv_heads) * (size_t)config->head_dim;
     size_t mlp = 3 * (size_t)config->ffn;
-    return round_up((size_t)n_rows_max * (attention > mlp ? attention : mlp) * sizeof(float));
+    return arena_round_up((size_t)n_rows_max * (attention > mlp ? attention : mlp) * sizeof(float));
 }
 
 size_t forward_bytes(const struct model_config *config, int32_t n_rows_max)

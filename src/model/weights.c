@@ -150,11 +150,6 @@ struct planner {
     bool failed;
 };
 
-static size_t round_up(size_t n)
-{
-    return (n + 63) / 64 * 64;
-}
-
 /* The type of `n` fused parts, which must agree. */
 static enum dtype plan_type(struct planner *planner, enum part first, int32_t n, int32_t layer)
 {
@@ -187,8 +182,8 @@ static struct weight plan_weight(struct planner *planner, enum part first, int32
         part_shape(planner->config, (enum part)((int32_t)first + i), &rows, &weight.n_in);
         weight.n_out += rows;
     }
-    planner->n_bytes +=
-        round_up(backend_weight_bytes(planner->backend, weight.n_out, weight.n_in, weight.dtype));
+    planner->n_bytes += arena_round_up(
+        backend_weight_bytes(planner->backend, weight.n_out, weight.n_in, weight.dtype));
     return weight;
 }
 
@@ -204,7 +199,7 @@ static struct matrix plan_vector(struct planner *planner, enum part first, int32
         part_shape(planner->config, part, &rows, &cols);
         vector.n_cols += cols;
     }
-    planner->n_bytes += round_up((size_t)vector.n_cols * sizeof(float));
+    planner->n_bytes += arena_round_up((size_t)vector.n_cols * sizeof(float));
     return vector;
 }
 
@@ -232,14 +227,14 @@ bool weights_plan(struct weights *weights, const struct weights_source *source, 
     found.embedding = (struct matrix){.n_rows = config->n_vocab,
                                       .n_cols = config->hidden,
                                       .dtype = plan_type(&planner, PART_EMBEDDING, 1, 0)};
-    planner.n_bytes += round_up((size_t)config->n_vocab * (size_t)config->hidden *
-                                dtype_bytes(found.embedding.dtype));
+    planner.n_bytes += arena_round_up((size_t)config->n_vocab * (size_t)config->hidden *
+                                      dtype_bytes(found.embedding.dtype));
     found.final_norm = plan_vector(&planner, PART_FINAL_NORM, 1, 0);
     found.head = plan_weight(&planner, config->tied_head ? PART_EMBEDDING : PART_HEAD, 1, 0);
     found.rope_table = (struct matrix){
         .n_rows = source->n_positions, .n_cols = config->head_dim, .dtype = DTYPE_F32};
     planner.n_bytes +=
-        round_up((size_t)source->n_positions * (size_t)config->head_dim * sizeof(float));
+        arena_round_up((size_t)source->n_positions * (size_t)config->head_dim * sizeof(float));
     for (int32_t i = 0; i < config->n_layers && !planner.failed; i++)
         plan_layer(&planner, &found.layers[i], i);
     if (planner.failed) return false;

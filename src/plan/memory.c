@@ -3,10 +3,7 @@
 
 #include <assert.h>
 
-static size_t round_up(size_t n)
-{
-    return (n + 63) / 64 * 64;
-}
+#include "base/arena.h"
 
 static size_t activations(const struct memory_shape *shape)
 {
@@ -15,8 +12,8 @@ static size_t activations(const struct memory_shape *shape)
     assert(shape->head_dim > 0);
     size_t attention = 2 * (size_t)(shape->n_heads + shape->n_kv_heads) * (size_t)shape->head_dim;
     size_t mlp = 3 * (size_t)shape->ffn;
-    return 4 * round_up(rows * (size_t)shape->hidden * sizeof(float)) +
-           round_up(rows * (attention > mlp ? attention : mlp) * sizeof(float));
+    return 4 * arena_round_up(rows * (size_t)shape->hidden * sizeof(float)) +
+           arena_round_up(rows * (attention > mlp ? attention : mlp) * sizeof(float));
 }
 
 void memory_size(struct memory_plan *plan, const struct memory_shape *shape)
@@ -30,9 +27,9 @@ void memory_size(struct memory_plan *plan, const struct memory_shape *shape)
         .weights_bytes = shape->weight_bytes,
         .cache_bytes = (size_t)shape->n_layers * (size_t)shape->n_slots * slot_bytes,
         .activation_bytes = activations(shape),
-        .score_bytes = round_up((size_t)shape->n_picks_max * shape->pick_bytes),
-        .canvas_bytes = round_up((size_t)shape->n_cells_max * sizeof(int32_t)),
-        .backend_bytes = round_up(shape->backend_bytes),
+        .score_bytes = arena_round_up((size_t)shape->n_picks_max * shape->pick_bytes),
+        .canvas_bytes = arena_round_up((size_t)shape->n_cells_max * sizeof(int32_t)),
+        .backend_bytes = arena_round_up(shape->backend_bytes),
     };
     plan->total_bytes = plan->weights_bytes + plan->cache_bytes + plan->activation_bytes +
                         plan->score_bytes + plan->canvas_bytes + plan->backend_bytes;

@@ -47,6 +47,16 @@ static void write_model(const char *name, const char *header, uint64_t header_by
     fclose(file);
 }
 
+static void write_index(const char *text)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/model.safetensors.index.json", folder);
+    FILE *file = fopen(path, "w");
+    cr_assert(file);
+    fputs(text, file);
+    fclose(file);
+}
+
 static void expect_refused(const char *words)
 {
     struct safetensors files;
@@ -84,16 +94,11 @@ Test(safetensors, shards_are_found_through_the_index)
 {
     struct safetensors files;
     struct error err = {0};
-    char path[256];
     write_model("a.safetensors", TWO, 0, 16);
     write_model("b.safetensors", "{\"z\":{\"dtype\":\"F16\",\"shape\":[],\"data_offsets\":[0,2]}}",
                 0, 2);
-    snprintf(path, sizeof path, "%s/model.safetensors.index.json", folder);
-    FILE *file = fopen(path, "w");
-    fputs("{\"weight_map\": {\"x\": \"a.safetensors\", \"y\": \"a.safetensors\", \"z\": "
-          "\"b.safetensors\"}}",
-          file);
-    fclose(file);
+    write_index("{\"weight_map\": {\"x\": \"a.safetensors\", \"y\": \"a.safetensors\", \"z\": "
+                "\"b.safetensors\"}}");
     cr_assert(safetensors_open(&files, folder, &arena, &err), "%s", err.message);
     cr_assert_eq(files.n_files, 2);
     cr_assert_eq(safetensors_find(&files, "z")->n_dims, 0);
@@ -104,21 +109,13 @@ Test(safetensors, shards_are_found_through_the_index)
 
 Test(safetensors, a_shard_name_cannot_leave_the_folder)
 {
-    char path[256];
-    snprintf(path, sizeof path, "%s/model.safetensors.index.json", folder);
-    FILE *file = fopen(path, "w");
-    fputs("{\"weight_map\": {\"x\": \"../a.safetensors\"}}", file);
-    fclose(file);
+    write_index("{\"weight_map\": {\"x\": \"../a.safetensors\"}}");
     expect_refused("no plain file name");
 }
 
 Test(safetensors, an_index_without_shards_is_refused)
 {
-    char path[256];
-    snprintf(path, sizeof path, "%s/model.safetensors.index.json", folder);
-    FILE *file = fopen(path, "w");
-    fputs("{\"weight_map\": {}}", file);
-    fclose(file);
+    write_index("{\"weight_map\": {}}");
     expect_refused("names no shard");
 }
 
