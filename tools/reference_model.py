@@ -263,13 +263,9 @@ def note_top_two(margins, kind, z):
         margins.note(kind, first - second)
 
 
-def apply_filters(z, top_k, top_p, margins):
-    """-inf where top_k, then top_p remove an entry. Ties at the k-th value stay."""
+def apply_filters(z, top_p, top_k, margins):
+    """-inf where top_p, then top_k remove an entry. Ties at the k-th value stay."""
     z = z.copy()
-    if 0 < top_k < np.isfinite(z).sum():
-        ordered = np.sort(z)[::-1]
-        margins.note("filter", ordered[top_k - 1] - ordered[top_k])
-        z[z < ordered[top_k - 1]] = -np.inf
     if top_p < 1:
         order = np.argsort(-z, kind="stable")
         p = softmax(z)[order]
@@ -282,6 +278,10 @@ def apply_filters(z, top_k, top_p, margins):
         if n < finite.sum():
             margins.note("filter", z[order[n - 1]] - z[order[n]])
         z[order[~stays]] = -np.inf
+    if 0 < top_k < np.isfinite(z).sum():
+        ordered = np.sort(z)[::-1]
+        margins.note("filter", ordered[top_k - 1] - ordered[top_k])
+        z[z < ordered[top_k - 1]] = -np.inf
     return z
 
 
@@ -299,7 +299,7 @@ def score(l, s, model, position, step, margins):
     if s["logits_eos_inf"]:
         l[model.eos_id] = -np.inf
     t = s["temperature"]
-    z = apply_filters(l / t if t > 0 else l, s["top_k"], s["top_p"], margins)
+    z = apply_filters(l / t if t > 0 else l, s["top_p"], s["top_k"], margins)
     kept = np.isfinite(z)
     drawn = np.where(kept, l, -np.inf)
     if t > 0:

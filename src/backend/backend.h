@@ -193,9 +193,9 @@ enum confidence {
 /* How one picked row becomes a token. The logits are l = W_head . hidden; under CFG
  * l = u + (cfg_scale + 1) * (l - u), u from uncond_row. Ids >= n_vocab are no candidates.
  *   1. l[mask_id] = -inf, l[suppressed ids] = -inf.
- *   2. temperature T > 0: z = l / T, else z = l. top_k: only z >= the k-th largest stays (ties at
- * it stay). Then top_p < 1: in order of z descending, ties by id ascending, an entry stays while
- *      the probability before it (softmax over what top_k left) is <= top_p.
+ *   2. temperature T > 0: z = l / T, else z = l. top_p < 1: in order of z descending, ties by id
+ *      ascending, an entry stays while the probability before it (softmax of all z) is <= top_p. Of
+ *      what is left, top_k keeps z >= the k-th largest (ties at it stay).
  *   3. id = argmax of z (T = 0), or of l - T ln(-ln u) in double over what stays, u = noise of the
  *      id (T > 0): exact sampling from softmax(z). Ties to the lower id.
  *   4. confidence as the enum says; for CONFIDENCE_PROBABILITY ids in confidence_suppressed count

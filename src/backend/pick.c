@@ -46,7 +46,8 @@ void pick_init(struct pick_state *state, const struct score_row *row, int32_t ma
     state->best = state->second = state->drawn = -INFINITY;
     state->broken = false;
     state->plain = state->unsuppressed = state->scaled = empty;
-    state->top_k_key = state->cut_key = 0;
+    state->top_p_key = state->cut_key = 0;
+    state->top_p_ties = INT32_MAX;
     state->cut_id = INT32_MAX;
     state->n_ties = 0;
     state->drawn_noisy = -INFINITY;
@@ -142,9 +143,9 @@ static void see_logit(struct pick_state *state, int32_t id, float l)
 {
     switch (state->pass) {
     case PICK_STATISTICS: see_statistics(state, id, l); return;
-    case PICK_TOP_K: cut_add(&state->cut, cut_key(l), 1); return;
-    case PICK_TOP_P:
-        if (cut_key(l) >= state->top_k_key) cut_add(&state->cut, cut_key(l), mass(state, l));
+    case PICK_TOP_P: cut_add(&state->cut, cut_key(l), mass(state, l)); return;
+    case PICK_TOP_K:
+        if (cut_key(l) >= state->top_p_key) cut_add(&state->cut, cut_key(l), 1);
         return;
     case PICK_TIES: see_tie(state, id, l); return;
     case PICK_LAST: see_last(state, id, l); return;
@@ -174,9 +175,9 @@ void pick_feed(struct pick_state *state, int32_t first_id, float *logits, int32_
 /* ---- from pass to pass ---- */
 
 /* Every entry at the k-th value stays under top-k; top-p keeps only as many as its share takes. */
-static enum pick_pass start_ties(struct pick_state *state, int32_t n_ties)
+static enum pick_pass start_ties(struct pick_state *state, uint32_t key, int32_t n_ties)
 {
-    state->cut_key = state->cut.key;
+    state->cut_key = key;
     state->cut_id = -1;
     state->n_ties = n_ties;
     state->scaled = (struct pick_sum){.max = state->best};
@@ -192,35 +193,40 @@ static float key_value(uint32_t key)
     return value;
 }
 
+static enum pick_pass start_top_k(struct pick_state *state)
+{
+    assert(state->row->top_k > 0);
+    cut_init(&state->cut, state->row->top_k - 1);
+    return PICK_TOP_K;
+}
+
 static enum pick_pass after_statistics(struct pick_state *state)
 {
     const struct score_row *row = state->row;
     if (state->broken || state->best_id < 0) return PICK_DONE;
-    if (row->top_k > 0) {
-        cut_init(&state->cut, row->top_k - 1);
-        return PICK_TOP_K;
-    }
     if (row->top_p < 1) {
         cut_init_fraction(&state->cut, row->top_p);
         return PICK_TOP_P;
     }
+    if (row->top_k > 0) return start_top_k(state);
     return row->confidence == CONFIDENCE_ENTROPY ? PICK_LAST : PICK_DONE;
-}
-
-static enum pick_pass after_top_k(struct pick_state *state)
-{
-    if (cut_narrow(&state->cut)) return PICK_TOP_K;
-    state->top_k_key = state->cut.key;
-    if (!(state->row->top_p < 1)) return start_ties(state, INT32_MAX);
-    cut_init_fraction(&state->cut, state->row->top_p);
-    return PICK_TOP_P;
 }
 
 static enum pick_pass after_top_p(struct pick_state *state)
 {
     if (cut_narrow(&state->cut)) return PICK_TOP_P;
-    double weight = mass(state, key_value(state->cut.key));
-    return start_ties(state, cut_n_ties(&state->cut, weight));
+    state->top_p_key = state->cut.key;
+    state->top_p_ties = cut_n_ties(&state->cut, mass(state, key_value(state->cut.key)));
+    if (state->row->top_k > 0) return start_top_k(state);
+    return start_ties(state, state->top_p_key, state->top_p_ties);
+}
+
+/* Both filters keep a head of the sorted logits, so what both leave is the shorter one. */
+static enum pick_pass after_top_k(struct pick_state *state)
+{
+    if (cut_narrow(&state->cut)) return PICK_TOP_K;
+    if (state->cut.key > state->top_p_key) return start_ties(state, state->cut.key, INT32_MAX);
+    return start_ties(state, state->top_p_key, state->top_p_ties);
 }
 
 static enum pick_pass after_ties(const struct pick_state *state)
@@ -233,8 +239,8 @@ bool pick_again(struct pick_state *state)
 {
     switch (state->pass) {
     case PICK_STATISTICS: state->pass = after_statistics(state); break;
-    case PICK_TOP_K: state->pass = after_top_k(state); break;
     case PICK_TOP_P: state->pass = after_top_p(state); break;
+    case PICK_TOP_K: state->pass = after_top_k(state); break;
     case PICK_TIES: state->pass = after_ties(state); break;
     case PICK_LAST:
     case PICK_DONE: state->pass = PICK_DONE; break;

@@ -25,7 +25,7 @@ struct pick_sum {
     double max, sum;
 };
 
-enum pick_pass { PICK_STATISTICS, PICK_TOP_K, PICK_TOP_P, PICK_TIES, PICK_LAST, PICK_DONE };
+enum pick_pass { PICK_STATISTICS, PICK_TOP_P, PICK_TOP_K, PICK_TIES, PICK_LAST, PICK_DONE };
 
 struct pick_state {
     const struct score_row *row; /* borrowed */
@@ -38,7 +38,8 @@ struct pick_state {
     struct pick_sum plain;        /* softmax(l) after suppression */
     struct pick_sum unsuppressed; /* the same without confidence_suppressed */
     struct pick_sum scaled;       /* softmax(z); under a filter, of what stays */
-    uint32_t top_k_key;           /* l with a smaller key went with top-k; 0: none did */
+    uint32_t top_p_key;           /* l with a smaller key went with top-p; 0: none did */
+    int32_t top_p_ties;           /* ids with that key that top-p keeps */
     uint32_t cut_key;             /* filter: larger keys stay, */
     int32_t cut_id;               /* equal keys stay up to this id */
     int32_t n_ties;               /* ids with cut_key that stay and are not yet seen */

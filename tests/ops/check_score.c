@@ -86,9 +86,9 @@ static void keep_top_k(const struct score_row *row, const double *logits, double
                        struct decision *decision)
 {
     int32_t n = row->top_k;
-    if (n == 0 || n >= decision->n_candidates) return;
+    if (n == 0 || n >= decision->n_kept) return;
     double last = logits[decision->order[n - 1]];
-    while (n < decision->n_candidates && logits[decision->order[n]] >= last)
+    while (n < decision->n_kept && logits[decision->order[n]] >= last)
         n++;
     decision->n_kept = n;
     if (!is_apart(logits, decision, n - 1, tolerance)) decision->is_clear = false;
@@ -147,8 +147,8 @@ static void decide(const struct score_case *c, int32_t r, struct decision *decis
         decision->is_clear = false;
         return;
     }
-    keep_top_k(row, logits, tolerance, decision);
     keep_top_p(row, logits, tolerance, decision);
+    keep_top_k(row, logits, tolerance, decision);
     decision->id = decision->order[0];
     if (row->temperature > 0) draw_id(row, logits, tolerance, decision);
     else if (!is_apart(logits, decision, 0, tolerance)) decision->is_clear = false;

@@ -137,13 +137,23 @@ Test(pick, top_p_cuts_ties_by_id_and_keeps_at_equality)
     cr_assert_eq(support(equal, 8, row), 0x03u);
 }
 
-/* After top-k 3 the three left weigh 4/9, 3/9, 2/9. */
-Test(pick, top_p_works_on_what_top_k_left)
+/* Of all, 0.7 lies before the third entry; of what top-k 3 leaves, 7/9 = 0.778 would. */
+Test(pick, top_p_looks_at_the_distribution_before_top_k)
 {
     struct score_row row = {.uncond_row = -1, .temperature = 1, .top_k = 3, .top_p = 0.76};
-    cr_assert_eq(support(tenths, 4, row), 0x05u); /* 7/9 = 0.778 > 0.76; of all, 0.7 < 0.76 */
-    row.top_p = 0.78;
     cr_assert_eq(support(tenths, 4, row), 0x0Du);
+    row.top_p = 0.69;
+    cr_assert_eq(support(tenths, 4, row), 0x05u);
+    row.top_k = 1;
+    cr_assert_eq(support(tenths, 4, row), 0x04u);
+}
+
+/* Of four equal entries top-p keeps two, and top-k 1, with its ties, would keep all four. */
+Test(pick, the_stricter_filter_decides_among_ties)
+{
+    const float equal[4] = {2, 2, 2, 2};
+    struct score_row row = {.uncond_row = -1, .temperature = 1, .top_k = 1, .top_p = 0.3};
+    cr_assert_eq(support(equal, 4, row), 0x03u);
 }
 
 /* At temperature 0.5 the probabilities go with the squares: 16, 9, 4, 1 of 30. */
