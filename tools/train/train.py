@@ -27,7 +27,7 @@ import tasks
 EPSILON = 1e-5
 ROPE_THETA = 10000.0
 PADDING_WEIGHT = 0.15
-TASK_SHARES = {"add": 4, "lookup": 6, "sort": 3, "reverse": 2, "count": 2, "word_problem": 3}
+TASK_SHARES = {"add": 5, "lookup": 3, "sort": 4, "reverse": 2, "count": 5, "word_problem": 5}
 LOOKUP_STEPS = 400  # look-up alone, until its circuit holds; then all tasks
 PAIRS_FIRST, PAIRS_LAST, PAIRS_STEPS = 4, 12, 2000  # it starts short and grows
 
@@ -70,8 +70,8 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def start_circuits(self, n_sharp=4, sharpness=57.0):
-        """Every head starts by attending to what is alike (k = q) and copying it (out = v
-        transposed, head = embedding). Heads 0 and 1 of the first layer look one token back: their q
+        """Every head of the first two layers starts by attending to what is alike (k = q) and
+        copying it (out = v transposed, head = embedding); later layers start at random. Heads 0 and 1 of the first layer look one token back: their q
         and k are constants (of the embedding's constant column) whose RoPE angles agree at that
         distance. Heads 0 and 1 of the second layer compare what those wrote: which token stands
         before."""
@@ -80,7 +80,7 @@ class Model(nn.Module):
         self.wte.weight[:, 0] = 1.0
         constant = math.sqrt(self.width / (1 + self.wte.weight[:, 1:].pow(2).sum(1).mean().item()))
         first, second = self.blocks[0], self.blocks[1]
-        for block in self.blocks:
+        for block in (first, second):
             q, k, v = block.qkv.weight.chunk(3)
             k.copy_(q)
             block.attn_out.weight.copy_(v.T * 0.5)
@@ -149,7 +149,9 @@ class Batches:
         prompt_ids = tk.encode_prompt(prompt)
         answer_ids = tk.encode(answer) + [tk.ids["<|eot_id|>"]]
         n_answer = len(answer_ids)
-        gen = rng.choice([g for g in (8, 16, 24, 32, 32, 32, 48) if g >= n_answer])
+        gen = n_answer + -n_answer % 8  # often as short as it can be: padding teaches little
+        if rng.random() < 0.4:
+            gen = rng.choice([g for g in (8, 16, 24, 32, 32, 32, 48) if g >= n_answer])
         gen += -(len(prompt_ids) + gen) % 8
         ids = prompt_ids + answer_ids + [tk.ids["<|endoftext|>"]] * (gen - n_answer)
         weights = [1.0] * (len(prompt_ids) + n_answer) + [PADDING_WEIGHT] * (gen - n_answer)
@@ -246,6 +248,33 @@ def save(model, tokenizer, out):
             f.write("\n")
 
 
+@torch.no_grad()
+def load(model, folder):
+    """Takes the weights that save() wrote there: a run goes on from another's."""
+    with open(os.path.join(folder, "model.safetensors"), "rb") as f:
+        header = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
+        data = f.read()
+
+    def tensor(name):
+        begin, end = header[name]["data_offsets"]
+        raw = torch.frombuffer(bytearray(data[begin:end]), dtype=torch.int16)
+        return raw.view(torch.bfloat16).view(header[name]["shape"]).float()
+
+    model.wte.weight.copy_(tensor("model.transformer.wte.weight"))
+    model.ln_f.copy_(tensor("model.transformer.ln_f.weight"))
+    model.head.weight.copy_(tensor("model.transformer.ff_out.weight"))
+    for i, block in enumerate(model.blocks):
+        parts = {name: tensor(f"model.transformer.blocks.{i}.{name}.weight")
+                 for name in ("attn_norm", "q_proj", "k_proj", "v_proj", "attn_out", "ff_norm",
+                              "ff_proj", "up_proj", "ff_out")}
+        block.attn_norm.copy_(parts["attn_norm"])
+        block.ff_norm.copy_(parts["ff_norm"])
+        block.qkv.weight.copy_(torch.cat([parts[n] for n in ("q_proj", "k_proj", "v_proj")]))
+        block.attn_out.weight.copy_(parts["attn_out"])
+        block.gate_up.weight.copy_(torch.cat([parts["ff_proj"], parts["up_proj"]]))
+        block.ff_out.weight.copy_(parts["ff_out"])
+
+
 def write_safetensors(path, tensors):
     header, blobs, offset = {"__metadata__": {"format": "pt"}}, [], 0
     for name, tensor in tensors.items():
@@ -292,6 +321,8 @@ def work(rank, args):
     tokenizer = train_tokenizer()
     n_vocab = -(-len(tokenizer.ids) // 64) * 64
     model = Model(n_vocab, args.width, args.layers, args.heads, args.ffn)
+    if args.go_on_from:
+        load(model, args.go_on_from)
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
     matrices = [p for p in model.parameters() if p.dim() == 2]
     norms = [p for p in model.parameters() if p.dim() < 2]
@@ -308,11 +339,13 @@ def work(rank, args):
         rate = warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * rest)))
         for group in optimizer.param_groups:
             group["lr"] = args.lr * rate
-        grown = min(1.0, step / PAIRS_STEPS)
+        grown = 1.0 if args.go_on_from else min(1.0, step / PAIRS_STEPS)
         batches.n_pairs_max = round(PAIRS_FIRST + grown * (PAIRS_LAST - PAIRS_FIRST))
-        batches.lookup_only = step < LOOKUP_STEPS
+        batches.lookup_only = step < LOOKUP_STEPS and not args.go_on_from
         ids, masked, weights, targets, task = next(batches)
-        logits = model(ids, masked)
+        with torch.autocast("cpu", dtype=torch.bfloat16):  # matrix products only
+            logits = model(ids, masked)
+        logits = logits.float()
         loss = F.cross_entropy(logits, targets, reduction="none")
         for i in range(len(hits)):  # of answer tokens, guessed from what is left of the answer
             mine = (task == i) & (weights == 1)
@@ -352,12 +385,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", required=True)
+    parser.add_argument("--go-on-from", metavar="DIR", help="start from this folder's weights")
     parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--heads", type=int, default=8)
     parser.add_argument("--ffn", type=int, default=352)
-    parser.add_argument("--steps", type=int, default=6500)
-    parser.add_argument("--tokens", type=int, default=3072, help="positions a step, all workers")
+    parser.add_argument("--steps", type=int, default=20000)
+    parser.add_argument("--tokens", type=int, default=4096, help="positions a step, all workers")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
