@@ -20,7 +20,14 @@ enum remasking {
     REMASKING_COUNT,
 };
 
-#define DECODE_SUPPRESSED_MAX 4
+/* What later steps of a block may reuse of an earlier one (Fast-dLLM: arXiv 2505.22618;
+ * Sparse-dLLM: 2508.02558; dLLM-Serve: 2512.17077). plan/phases.h defines the steps. */
+enum cache_kind {
+    CACHE_NONE,   /* every step is a full one */
+    CACHE_PREFIX, /* the K,V of everything before the window */
+    CACHE_DUAL,   /* the K,V of everything outside the window */
+    CACHE_SPARSE, /* of that, the share that the window's queries look at most */
+};
 
 /* Resolved: no "default" values are left when a request enters the engine. */
 struct decode_settings {
@@ -34,6 +41,13 @@ struct decode_settings {
     uint64_t seed;
     bool early_stop; /* stop when everything before the first stop token is committed */
     bool logits_eos_inf, confidence_eos_eot_inf;
+    enum cache_kind cache;
+    double retention;             /* sparse: share of the candidates that is kept, (0, 1] */
+    int32_t delay;                /* sparse: full steps of a block before the one that selects */
+    bool shared_select;           /* sparse: one choice for all KV heads of a layer */
+    int32_t refresh_every;        /* every N-th step of a block is a full one again; 0: none */
+    int32_t prompt_refresh_every; /* the prompt's K,V are new in every k-th block; 0, 1: in all */
+    int32_t suffix_window;        /* masked blocks fed behind the active one; 0: all */
 };
 
 /* One prompt to answer. Plain data, copied freely; what it points to is borrowed from the window

@@ -1,0 +1,93 @@
+/* Device profile and model shape to the time of an iteration, and lower bounds on a makespan
+ * (system.md 4). Pure: profiles are read and measured by the app.
+ *
+ *     t = t0 + max(F_linear / pi(rows), W / beta)
+ *            + max(F_attention / pi_attention, bytes of K,V / beta)
+ *            + max(F_head / pi(picks), W_head / beta)
+ *
+ * pi(n): the measured rate of the matrix products at n rows, interpolated; beta: bandwidth. */
+#ifndef PLAN_COST_H
+#define PLAN_COST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "plan/phases.h"
+
+#define COST_RATES_MAX 24
+#define COST_NAME_MAX  64
+
+/* One machine, as data/profiles or `dllm-batch profile` describe it. */
+struct cost_profile {
+    char name[COST_NAME_MAX];
+    bool is_measured; /* false: from a datasheet */
+    double base_ns;   /* t0: what an iteration costs before any row */
+    double bytes_per_s;
+    double attention_flops_per_s;
+    int32_t n_rates;
+    struct cost_rate {
+        int32_t n_rows; /* ascending */
+        double flops_per_s;
+    } rates[COST_RATES_MAX]; /* at least one; the rate is flat outside them */
+    uint64_t memory_bytes;
+};
+
+/* What of a model costs time and memory. */
+struct cost_shape {
+    int32_t n_layers, hidden, n_heads, n_kv_heads, head_dim, ffn, n_vocab;
+    double weight_element_bytes; /* 2: bf16 */
+    double kv_element_bytes;
+};
+
+/* What one iteration does; the sum over its requests' steps. */
+struct iteration_load {
+    int64_t n_rows;      /* through the layers, padding and twins counted */
+    int64_t n_picks;     /* rows that meet the vocabulary, twins counted */
+    int64_t row_keys;    /* sum over rows of the keys that each sees */
+    int64_t cached_rows; /* rows per KV head read from the cache, in each layer */
+};
+
+struct cost_model {
+    struct cost_profile profile;
+    struct cost_shape shape;
+    /* Derived once by cost_init. */
+    double linear_flops_per_row, linear_bytes;      /* matrices of all layers */
+    double head_flops_per_pick, head_bytes;         /* the vocabulary's matrix */
+    double attention_flops_per_row_key, slot_bytes; /* all layers; one cached position */
+};
+
+void cost_init(struct cost_model *model, const struct cost_profile *profile,
+               const struct cost_shape *shape);
+
+/* Adds one step of a request; `n_picks` masked cells meet the vocabulary. */
+void cost_add_step(struct iteration_load *load, const struct phases *phases,
+                   const struct step_shape *shape, int32_t n_picks);
+
+/* Nanoseconds of an iteration; 0 for an empty one. */
+uint64_t cost_iteration_ns(const struct cost_model *model, const struct iteration_load *load);
+
+/* Rows from which on the linear work of an iteration takes longer than reading the weights. */
+int32_t cost_knee_rows(const struct cost_model *model);
+
+/* ---- lower bounds ---- */
+
+/* Sums over all steps of all requests, filled by whoever knows the steps (plan/plan.c). */
+struct cost_totals {
+    struct iteration_load load;
+    int64_t longest_chain; /* steps of the request that has most */
+    int64_t slot_steps;    /* sum over steps of the KV slots that must be held during it */
+    int64_t n_steps;
+};
+
+/* No schedule is faster (ns): (a) all work at the best rates; (b) the longest chain of steps, each
+ * at the least time an iteration can take. */
+uint64_t cost_bound_ns(const struct cost_model *model, const struct cost_totals *totals);
+
+/* The same, counting memory and room: at least max(slot_steps / n_slots, rows / n_rows_max,
+ * longest_chain) iterations, each of which costs t0 and reads the weights; work is spread over them
+ * as well as it can be. */
+uint64_t cost_bound_memory_ns(const struct cost_model *model, const struct cost_totals *totals,
+                              int64_t n_slots, int32_t n_rows_max);
+
+#endif
