@@ -214,11 +214,12 @@ static bool check_plan(struct prompts *prompts, struct prompt *prompt, struct re
     assert(prompt->request.n_prompt > 0);
     const struct model_config *config = prompts->options.config;
     const struct request *request = &prompt->request;
+    const struct phases_model model = {.n_positions = config->n_positions, .shift = config->shift};
     struct phases phases;
     if (!check_length(config, request, rejection)) return false;
     rejection->code = PROMPT_INVALID_SETTING;
-    if (!phases_init(&phases, request->n_prompt, prompt->n_masks > 0, &request->decode,
-                     config->n_positions, &rejection->error))
+    if (!phases_init(&phases, request->n_prompt, prompt->n_masks > 0, &request->decode, &model,
+                     &rejection->error))
         return false;
     prompt->n_cells = phases_full_rows(&phases);
     rejection->code = PROMPT_TOO_LONG;

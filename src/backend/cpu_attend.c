@@ -227,6 +227,13 @@ static void keep_candidate(const struct choice *choice, int32_t candidate, int32
     }
 }
 
+static void keep_all(const struct choice *choice)
+{
+    assert(choice->select->n_keep == choice->n_candidates);
+    for (int32_t c = 0; c < choice->n_candidates; c++)
+        keep_candidate(choice, c, c);
+}
+
 static void keep_largest(const struct choice *choice)
 {
     struct cut cut;
@@ -267,6 +274,10 @@ static void select_task(void *context, int32_t item, int32_t worker)
     choice.kv_end = choice.kv_begin + n_heads;
     choice.n_candidates = choice.sequence->n_cached + choice.sequence->n_rows -
                           (select->window_end - select->window_begin);
+    if (select->n_keep == choice.n_candidates) {
+        keep_all(&choice);
+        return;
+    }
     assert(choice.n_candidates <= CPU_THREAD_FLOATS / 2);
     memset(choice.scores, 0, (size_t)choice.n_candidates * sizeof *choice.scores);
     for (int32_t h = choice.kv_begin; h < choice.kv_end; h++)

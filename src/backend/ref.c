@@ -380,6 +380,11 @@ static void keep_candidate(const struct choice *choice, int32_t candidate, int32
 static void choose(const struct choice *choice)
 {
     struct cut cut;
+    if (choice->select->n_keep == choice->n_candidates) {
+        for (int32_t c = 0; c < choice->n_candidates; c++)
+            keep_candidate(choice, c, c);
+        return;
+    }
     cut_init(&cut, choice->select->n_keep - 1);
     do {
         struct walk walk = walk_from_start(choice);

@@ -11,6 +11,9 @@
 #define CELLS_MAX ((int64_t)1 << 20) /* of a window's canvases */
 #define ROWS_MIN  1024
 #define ROWS_MAX  4096
+/* KV slots per row of an iteration, when nobody says: as many requests as can fill an iteration
+ * with windows of 16 rows keep 256 positions each. */
+#define SLOTS_PER_ROW 16
 
 /* The number after `prefix` at the start of a line of a file; 0 when there is none. */
 static size_t read_amount(const char *path, const char *prefix)
@@ -84,7 +87,7 @@ static int32_t choose_rows(const struct engine_options *options, const struct mo
 static void describe(struct memory_shape *shape, const struct engine *engine, size_t weight_bytes)
 {
     const struct model_config *config = &engine->model.config;
-    int32_t rows = engine->limits.n_rows_max;
+    int32_t rows = engine->limits.planning.n_rows_max;
     *shape = (struct memory_shape){
         .n_layers = config->n_layers,
         .hidden = config->hidden,
@@ -99,8 +102,22 @@ static void describe(struct memory_shape *shape, const struct engine *engine, si
         .n_picks_max = rows,
         .pick_bytes = sizeof(struct pick),
         .n_cells_max = engine->limits.n_cells_max,
+        .n_slots = engine->limits.planning.n_slots,
         .kv_element_bytes = sizeof(float),
     };
+}
+
+/* Slots of the KV pool: what was asked for, else enough for these rows, but at most half of what
+ * everything else (`plan`, without slots) leaves. */
+static int64_t choose_slots(const struct engine_options *options, const struct memory_shape *shape,
+                            const struct memory_plan *plan, size_t limit_bytes)
+{
+    size_t slot_bytes = memory_slot_bytes(shape);
+    assert(plan->cache_bytes == 0);
+    if (options->kv_bytes != SIZE_MAX) return (int64_t)(options->kv_bytes / slot_bytes);
+    size_t left = limit_bytes > plan->total_bytes ? (limit_bytes - plan->total_bytes) / 2 : 0;
+    int64_t wanted = (int64_t)SLOTS_PER_ROW * shape->n_rows_max;
+    return (size_t)wanted < left / slot_bytes ? wanted : (int64_t)(left / slot_bytes);
 }
 
 /* Sizes everything and takes the memory, or refuses with figures. */
@@ -111,8 +128,11 @@ static bool allocate(struct engine *engine, const struct engine_options *options
     size_t limit = options->memory_bytes_max ? options->memory_bytes_max : free_bytes();
     describe(&shape, engine, weight_bytes);
     memory_size(&engine->memory, &shape);
+    shape.n_slots = choose_slots(options, &shape, &engine->memory, limit);
+    engine->limits.planning.n_slots = shape.n_slots;
+    memory_size(&engine->memory, &shape);
     assert(engine->memory.activation_bytes ==
-           forward_bytes(&engine->model.config, engine->limits.n_rows_max));
+           forward_bytes(&engine->model.config, engine->limits.planning.n_rows_max));
     if (!memory_check(&engine->memory, limit, err)) return false;
     const struct memory_plan *plan = &engine->memory;
     const size_t regions[REGION_COUNT] = {
@@ -128,7 +148,7 @@ static bool load(struct engine *engine, const struct engine_options *options,
                  const struct safetensors *files, struct arena *run, struct error *err)
 {
     struct model *model = &engine->model;
-    int32_t rows = engine->limits.n_rows_max;
+    int32_t rows = engine->limits.planning.n_rows_max;
     int32_t n_positions = model->config.n_positions < rows ? model->config.n_positions : rows;
     struct weights_source source = {.config = &model->config,
                                     .files = files,
@@ -148,11 +168,15 @@ bool engine_open(struct engine *engine, const struct engine_options *options,
     assert(options->n_requests_max > 0);
     *engine = (struct engine){
         .model = {.config = *config, .backend = &engine->backend},
-        .limits = {.n_rows_max = choose_rows(options, config),
-                   .n_requests_max = options->n_requests_max},
+        .limits = {.planning = {.policy = options->policy,
+                                .objective = options->objective,
+                                .n_rows_max = choose_rows(options, config),
+                                .n_requests_max = options->n_requests_max,
+                                .n_running_max = options->n_running_max,
+                                .tokens_per_step = 1}},
     };
-    engine->limits.n_cells_max =
-        CELLS_MAX > engine->limits.n_rows_max ? CELLS_MAX : engine->limits.n_rows_max;
+    int32_t n_rows_max = engine->limits.planning.n_rows_max;
+    engine->limits.n_cells_max = CELLS_MAX > n_rows_max ? CELLS_MAX : n_rows_max;
     struct backend_limits limits = {.n_threads = options->n_threads, .cpu_isa = options->cpu_isa};
     struct safetensors files = {0};
     if (!backend_open(&engine->backend, options->backend, &limits, err)) return false;

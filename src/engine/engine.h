@@ -24,6 +24,10 @@ struct engine_options {
     int32_t n_rows_max;      /* rows of an iteration; 0: n_positions, but 1,024 to 4,096 */
     int32_t n_requests_max;  /* requests of a window, at least 1 */
     size_t memory_bytes_max; /* 0: what the machine, or the job's cgroup, has free */
+    size_t kv_bytes;         /* of the KV pool; SIZE_MAX: what is sensible for these rows */
+    enum policy policy;
+    enum objective objective;
+    int32_t n_running_max; /* as in plan/planner.h */
 };
 
 /* Must not move after engine_open: the model points to the backend beside it. */

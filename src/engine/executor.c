@@ -1,12 +1,13 @@
-/* The loop of a run. Each iteration: choose the requests whose rows fit, write their rows as one
+/* The loop of a run. Each iteration: ask the planner who takes a step, write their rows as one
  * ragged batch, forward, score, commit, then look at what was committed: a block may be complete,
- * an answer may be complete, and its rows go to the next request.
+ * an answer may be complete, and the planner hears of it.
  *
  *     canvases   |request 0 . . . .|twin of 0|request 1 . .|request 2 . . . . . .|   cells
- *     batch      [rows of 0][rows of 2][rows of twin 0]                              rows
+ *     batch      [rows of 0][rows of 2][rows of twin 0][padding]                     rows
  *     picks      [masked rows of the active blocks, same order]
  *
- * Twins (CFG's unconditional canvases) come last, so that pick i of a request is row i of score. */
+ * Twins (CFG's unconditional canvases) come last, so that pick i of a request is row i of score.
+ * Rows are the cells that the step feeds (plan/phases.h), all of the canvas or only a window. */
 #include "engine/executor.h"
 
 #include <assert.h>
@@ -26,8 +27,9 @@ struct running {
     int32_t block_index, block_begin, block_end, n_block_start, n_block_masked, step;
     int32_t prefix_end; /* cells before it are all committed */
     int32_t stop_cell;  /* first stop token of the complete prefix, or -1 */
-    int32_t n_forwards, n_blocks_entered;
-    int32_t pick_begin; /* in the current batch, or -1: not in it */
+    int32_t n_forwards, n_refreshes, n_blocks_entered;
+    int64_t n_positions;
+    int32_t pick_begin; /* in the current batch */
     struct answer_times times;
 };
 
@@ -38,8 +40,9 @@ struct executor {
     struct executor_counts counts;
     struct matrix canvas; /* [n_cells_max, 1], backend memory */
     struct pick *device_picks;
-    struct running *running; /* [n_requests_max]; the first n_running are not finished */
-    int32_t n_running;
+    struct planner *planner;
+    struct running *running; /* [n_requests_max], by the planner's numbers */
+    int32_t n_running;       /* requests that are not finished */
     /* Host copies, cell by cell. */
     int32_t *cells;   /* [n_cells_max] */
     float *log_probs; /* [n_cells_max] */
@@ -47,6 +50,9 @@ struct executor {
     struct batch batch;
     int32_t *canvas_index, *position, *visible_end, *picked_row;
     struct sequence *sequences; /* n_rows_max: a sequence has at least one row */
+    struct store_row *stores;
+    struct select_sequence *by_head, *shared;
+    struct forward_keeps keeps;
     struct score_row *score_rows;
     int32_t *pick_cell, *pick_twin_cell;
     uint32_t *pick_position;
@@ -59,15 +65,16 @@ struct executor {
 bool executor_create(struct executor **executor, struct model *model,
                      const struct executor_limits *limits, struct arena *run, struct error *err)
 {
-    assert(limits->n_rows_max > 0);
-    assert(limits->n_requests_max > 0);
-    size_t rows = (size_t)limits->n_rows_max, cells = (size_t)limits->n_cells_max;
+    const struct planner_options *planning = &limits->planning;
+    assert(planning->n_rows_max > 0);
+    assert(planning->n_requests_max > 0);
+    size_t rows = (size_t)planning->n_rows_max, cells = (size_t)limits->n_cells_max;
     struct executor *made = arena_try_push(run, 1, sizeof *made);
     if (!made) return error_set(err, ERROR_UNAVAILABLE, "no memory for the executor");
     *made = (struct executor){
         .model = model,
         .limits = *limits,
-        .running = arena_push(run, (size_t)limits->n_requests_max, sizeof *made->running),
+        .running = arena_push(run, (size_t)planning->n_requests_max, sizeof *made->running),
         .cells = arena_push(run, cells, sizeof *made->cells),
         .log_probs = arena_push(run, cells, sizeof *made->log_probs),
         .canvas_index = arena_push(run, rows, sizeof *made->canvas_index),
@@ -75,6 +82,9 @@ bool executor_create(struct executor **executor, struct model *model,
         .visible_end = arena_push(run, rows, sizeof *made->visible_end),
         .picked_row = arena_push(run, rows, sizeof *made->picked_row),
         .sequences = arena_push(run, rows, sizeof *made->sequences),
+        .stores = arena_push(run, rows, sizeof *made->stores),
+        .by_head = arena_push(run, rows, sizeof *made->by_head),
+        .shared = arena_push(run, rows, sizeof *made->shared),
         .score_rows = arena_push(run, rows, sizeof *made->score_rows),
         .pick_cell = arena_push(run, rows, sizeof *made->pick_cell),
         .pick_twin_cell = arena_push(run, rows, sizeof *made->pick_twin_cell),
@@ -83,7 +93,8 @@ bool executor_create(struct executor **executor, struct model *model,
         .fresh = arena_push(run, rows, sizeof *made->fresh),
         .commits = arena_push(run, rows, sizeof *made->commits),
     };
-    forward_init(&made->forward, model, limits->n_rows_max);
+    planner_create(&made->planner, planning, run);
+    forward_init(&made->forward, model, planning->n_rows_max, planning->n_slots);
     made->canvas = (struct matrix){
         .data = backend_reserve(model->backend, REGION_SCRATCH, cells * sizeof(int32_t)),
         .n_rows = (int32_t)limits->n_cells_max,
@@ -106,19 +117,17 @@ bool executor_check(const struct executor *executor, const struct request *reque
                     struct error *err)
 {
     const struct model_config *config = &executor->model->config;
+    const struct phases_model model = {.n_positions = config->n_positions, .shift = config->shift};
     struct phases phases;
     for (int32_t i = 0; i < request->n_prompt; i++)
         if (request->prompt_ids[i] < 0 || request->prompt_ids[i] >= config->n_vocab)
             return error_set(err, ERROR_FORMAT, "prompt token %d is %d, must be from 0 to %d", i,
                              request->prompt_ids[i], config->n_vocab - 1);
     if (!phases_init(&phases, request->n_prompt, has_masks(request, config->mask_id),
-                     &request->decode, config->n_positions, err))
+                     &request->decode, &model, err))
         return false;
-    int32_t n_rows = phases_full_rows(&phases);
-    if (n_rows > executor->limits.n_rows_max)
-        return error_set(err, ERROR_FORMAT, "needs %d rows in one forward, --rows allows %d",
-                         n_rows, executor->limits.n_rows_max);
-    assert(n_rows <= executor->limits.n_cells_max);
+    if (!planner_check(&executor->limits.planning, &phases, err)) return false;
+    assert(phases_full_rows(&phases) <= executor->limits.n_cells_max);
     return true;
 }
 
@@ -162,14 +171,15 @@ static int32_t start_request(struct executor *executor, struct running *running,
                              const struct request *request, int32_t cell)
 {
     const struct model_config *config = &executor->model->config;
+    const struct phases_model model = {.n_positions = config->n_positions, .shift = config->shift};
     bool infill = has_masks(request, config->mask_id);
     *running = (struct running){.request = request,
                                 .canvas_begin = cell,
                                 .twin_begin = -1,
                                 .stop_cell = -1,
                                 .pick_begin = -1};
-    bool ok = phases_init(&running->phases, request->n_prompt, infill, &request->decode,
-                          config->n_positions, NULL);
+    bool ok =
+        phases_init(&running->phases, request->n_prompt, infill, &request->decode, &model, NULL);
     assert(ok);
     int32_t n = running->phases.n_canvas;
     int32_t *canvas = executor->cells + cell;
@@ -224,8 +234,9 @@ static bool give_answer(const struct executor *executor, struct running *running
         .finish_reason = stopped ? FINISH_STOP : FINISH_LENGTH,
         .steps = running->n_forwards,
         .blocks = running->n_blocks_entered,
-        .refresh_steps = running->n_forwards,
-        .positions = (int64_t)running->n_forwards * phases_full_rows(&running->phases),
+        .refresh_steps = running->n_refreshes,
+        .reuse_steps = running->n_forwards - running->n_refreshes,
+        .positions = running->n_positions,
         .times = running->times,
     };
     answer.n_tokens = stopped && request->decode.early_stop ? answer.n_effective : end - begin;
@@ -236,32 +247,111 @@ static bool give_answer(const struct executor *executor, struct running *running
 
 /* ---- one iteration ---- */
 
-static void add_sequence(struct executor *executor, struct running *running, int32_t cell_begin)
+/* Rows before the one that feeds `cell`, or that would. */
+static int32_t row_of(const struct step_shape *shape, int32_t cell)
+{
+    int32_t row = 0;
+    assert(shape->n_spans > 0);
+    for (int32_t i = 0; i < shape->n_spans && shape->spans[i].begin < cell; i++) {
+        int32_t end = shape->spans[i].end;
+        row += (end < cell ? end : cell) - shape->spans[i].begin;
+    }
+    return row;
+}
+
+static void add_rows(struct executor *executor, const struct step_shape *shape, int32_t cell_begin)
+{
+    int32_t at = executor->batch.n_rows, end = at + shape->n_rows;
+    assert(end <= executor->limits.planning.n_rows_max);
+    for (int32_t i = 0; i < shape->n_spans; i++) {
+        for (int32_t cell = shape->spans[i].begin; cell < shape->spans[i].end; cell++, at++) {
+            executor->canvas_index[at] = cell_begin + cell;
+            executor->position[at] = cell;
+            executor->visible_end[at] = end;
+        }
+    }
+    assert(at == end);
+    executor->batch.n_rows = end;
+}
+
+/* Masked cells of the active block, each with the row that predicts it. */
+static void add_picks(struct executor *executor, const struct running *running,
+                      const struct step_shape *shape, int32_t row_begin)
 {
     const struct model_config *config = &executor->model->config;
-    struct batch *batch = &executor->batch;
     const int32_t *canvas = canvas_of(executor, running);
-    int32_t n = running->phases.n_canvas, row_begin = batch->n_rows;
-    assert(row_begin + n <= executor->limits.n_rows_max);
     assert(running->n_block_masked > 0);
-    for (int32_t i = 0; i < n; i++) {
-        executor->canvas_index[row_begin + i] = cell_begin + i;
-        executor->position[row_begin + i] = i;
-        executor->visible_end[row_begin + i] = row_begin + n;
-    }
-    struct sequence *sequence = &executor->sequences[batch->n_sequences++];
-    *sequence = (struct sequence){.row_begin = row_begin,
-                                  .n_rows = n,
-                                  .pick_begin = batch->n_picks,
-                                  .n_picks = running->n_block_masked,
-                                  .cache_begin = -1};
     for (int32_t i = running->block_begin; i < running->block_end; i++) {
         if (canvas[i] != config->mask_id) continue;
-        int32_t row = i >= config->shift ? i - config->shift : 0;
-        executor->picked_row[batch->n_picks++] = row_begin + row;
+        int32_t row = row_of(shape, i >= config->shift ? i - config->shift : 0);
+        executor->picked_row[executor->batch.n_picks++] = row_begin + row;
     }
-    assert(batch->n_picks - sequence->pick_begin == sequence->n_picks);
-    batch->n_rows += n;
+}
+
+/* What the sequence leaves in the cache. A twin's extents lie behind its canvas's. */
+static void add_keeps(struct executor *executor, const struct running *running,
+                      const struct plan_item *item, bool is_twin)
+{
+    const struct step_shape *shape = &item->shape;
+    struct forward_keeps *keeps = &executor->keeps;
+    int32_t index = executor->batch.n_sequences - 1;
+    int32_t row_begin = executor->sequences[index].row_begin;
+    int32_t n_prompt = shape->stores_prompt ? phases_prompt_slots(&running->phases) : 0;
+    assert(n_prompt <= shape->spans[0].end);
+    for (int32_t i = 0; i < n_prompt; i++)
+        executor->stores[keeps->n_stores++] =
+            (struct store_row){.row = row_begin + i,
+                               .index = i,
+                               .n = n_prompt,
+                               .cache_begin = item->prompt_begin + (is_twin ? n_prompt : 0)};
+    if (shape->n_kept == 0) return;
+    assert(item->kept_begin >= 0);
+    struct select_sequence select = {
+        .sequence = index,
+        .window_begin = row_begin + row_of(shape, shape->hold_out.begin),
+        .window_end = row_begin + row_of(shape, shape->hold_out.end),
+        .n_keep = shape->n_kept,
+        .target_begin = item->kept_begin + (is_twin ? shape->n_kept : 0)};
+    if (running->request->decode.shared_select) executor->shared[keeps->n_shared++] = select;
+    else executor->by_head[keeps->n_by_head++] = select;
+}
+
+static void add_sequence(struct executor *executor, struct running *running,
+                         const struct plan_item *item, bool is_twin)
+{
+    struct batch *batch = &executor->batch;
+    const struct step_shape *shape = &item->shape;
+    int32_t row_begin = batch->n_rows, pick_begin = batch->n_picks;
+    int64_t cache_begin = shape->sees_kept ? item->kept_begin : item->prompt_begin;
+    assert(item->block == running->block_index);
+    add_rows(executor, shape, is_twin ? running->twin_begin : running->canvas_begin);
+    add_picks(executor, running, shape, row_begin);
+    executor->sequences[batch->n_sequences++] = (struct sequence){
+        .row_begin = row_begin,
+        .n_rows = shape->n_rows,
+        .pick_begin = pick_begin,
+        .n_picks = batch->n_picks - pick_begin,
+        .cache_begin = shape->n_cached == 0 ? -1 : cache_begin + (is_twin ? shape->n_cached : 0),
+        .n_cached = shape->n_cached};
+    add_keeps(executor, running, item, is_twin);
+}
+
+/* Rows that a batch in lockstep computes for nothing; each costs what a row costs in the matrices.
+ */
+static void add_padding(struct executor *executor, int32_t n_rows)
+{
+    struct batch *batch = &executor->batch;
+    int32_t begin = batch->n_rows;
+    assert(begin + n_rows <= executor->limits.planning.n_rows_max);
+    if (n_rows == 0) return;
+    for (int32_t i = begin; i < begin + n_rows; i++) {
+        executor->canvas_index[i] = executor->canvas_index[0];
+        executor->position[i] = 0;
+        executor->visible_end[i] = begin + 1;
+    }
+    executor->sequences[batch->n_sequences++] = (struct sequence){
+        .row_begin = begin, .n_rows = n_rows, .pick_begin = batch->n_picks, .cache_begin = -1};
+    batch->n_rows += n_rows;
 }
 
 /* What becomes of the request's picks: how they are scored and which are committed. */
@@ -293,8 +383,8 @@ static void add_decisions(struct executor *executor, struct running *running)
     commit->step = (uint32_t)running->n_forwards;
 }
 
-/* Packs the rows of as many requests as fit, first come first served, then their twins. */
-static void build_batch(struct executor *executor)
+/* The iteration's rows: its requests, then their twins, then padding. */
+static void build_batch(struct executor *executor, const struct plan_iteration *iteration)
 {
     struct batch *batch = &executor->batch;
     *batch = (struct batch){.canvas_index = executor->canvas_index,
@@ -302,28 +392,32 @@ static void build_batch(struct executor *executor)
                             .visible_end = executor->visible_end,
                             .sequences = executor->sequences,
                             .picked_row = executor->picked_row};
+    executor->keeps = (struct forward_keeps){
+        .stores = executor->stores, .by_head = executor->by_head, .shared = executor->shared};
     executor->n_commits = 0;
-    int32_t n_rows = 0;
-    for (int32_t i = 0; i < executor->n_running; i++) {
-        struct running *running = &executor->running[i];
-        int32_t needed = phases_full_rows(&running->phases);
-        running->pick_begin = -1;
-        if (n_rows + needed > executor->limits.n_rows_max) continue;
-        n_rows += needed;
+    for (int32_t i = 0; i < iteration->n_items; i++) {
+        const struct plan_item *item = &iteration->items[i];
+        struct running *running = &executor->running[item->request];
         running->pick_begin = batch->n_picks;
-        add_sequence(executor, running, running->canvas_begin);
+        add_sequence(executor, running, item, false);
         add_decisions(executor, running);
+        if (item->shape.phase == PHASE_REFRESH) {
+            running->n_refreshes++;
+            executor->counts.n_refresh_positions += item->shape.n_rows * running->phases.n_twins;
+        }
+        running->n_positions += item->shape.n_rows * running->phases.n_twins;
     }
     executor->n_score = batch->n_picks;
-    for (int32_t i = 0; i < executor->n_running; i++) {
-        struct running *running = &executor->running[i];
-        if (running->pick_begin < 0 || running->twin_begin < 0) continue;
+    for (int32_t i = 0; i < iteration->n_items; i++) {
+        struct running *running = &executor->running[iteration->items[i].request];
+        if (running->twin_begin < 0) continue;
         for (int32_t j = 0; j < running->n_block_masked; j++)
             executor->score_rows[running->pick_begin + j].uncond_row = batch->n_picks + j;
-        add_sequence(executor, running, running->twin_begin);
+        add_sequence(executor, running, &iteration->items[i], true);
     }
-    assert(batch->n_rows == n_rows);
-    assert(executor->n_commits > 0 || executor->n_running == 0);
+    assert(batch->n_rows == iteration->n_rows);
+    add_padding(executor, iteration->n_pad_rows);
+    executor->counts.n_pad_positions += iteration->n_pad_rows;
 }
 
 static bool compute(struct executor *executor, struct error *err)
@@ -334,7 +428,7 @@ static bool compute(struct executor *executor, struct error *err)
     assert(executor->n_score > 0);
     assert(executor->n_score <= executor->batch.n_picks);
     backend_start_step(backend, &executor->batch, 0);
-    struct matrix hidden = forward_run(&executor->forward, executor->canvas);
+    struct matrix hidden = forward_run(&executor->forward, executor->canvas, &executor->keeps);
     backend_score(backend, &(struct score_args){.picks = executor->device_picks,
                                                 .hidden = hidden,
                                                 .head = executor->model->weights.head,
@@ -389,44 +483,54 @@ static void take_commits(struct executor *executor, struct running *running, uin
     running->times.last_commit_ns = now_ns;
 }
 
-/* After a step: true when the request's answer is complete. */
-static bool advance(struct executor *executor, struct running *running, uint64_t now_ns)
+/* After a step: what came of it. `running->block_index` is then the block to go on with. */
+static enum step_outcome advance(struct executor *executor, struct running *running,
+                                 uint64_t now_ns)
 {
     take_commits(executor, running, now_ns);
     running->n_forwards++;
     running->step++;
     find_stop(executor, running);
     bool finished = running->stop_cell >= 0 && running->request->decode.early_stop;
-    if (running->n_block_masked == 0) {
-        if (!running->times.first_block_ns) running->times.first_block_ns = now_ns;
-        if (!finished) finished = !enter_block(executor, running);
-    }
-    if (finished) running->times.finished_ns = now_ns;
-    return finished;
+    if (running->n_block_masked > 0 && !finished) return STEP_GOES_ON;
+    if (running->n_block_masked == 0 && !running->times.first_block_ns)
+        running->times.first_block_ns = now_ns;
+    if (!finished && enter_block(executor, running)) return STEP_BLOCK;
+    running->times.finished_ns = now_ns;
+    return STEP_END;
 }
 
-/* Looks at every request of the iteration; answers leave, the others close ranks in order. */
-static bool advance_all(struct executor *executor, const struct executor_events *events,
-                        struct error *err)
+/* Looks at every request of the iteration; answers leave. */
+static bool advance_all(struct executor *executor, const struct plan_iteration *iteration,
+                        const struct executor_events *events, struct error *err)
 {
     uint64_t now_ns = clock_now_ns();
-    int32_t n_kept = 0;
-    bool ok = true;
-    for (int32_t i = 0; i < executor->n_running; i++) {
-        struct running *running = &executor->running[i];
-        bool finished = running->pick_begin >= 0 && advance(executor, running, now_ns);
-        if (finished && ok) ok = give_answer(executor, running, events, err);
-        else if (!finished) executor->running[n_kept++] = *running;
+    assert(iteration->n_items > 0);
+    for (int32_t i = 0; i < iteration->n_items; i++) {
+        int32_t request = iteration->items[i].request;
+        struct running *running = &executor->running[request];
+        enum step_outcome outcome = advance(executor, running, now_ns);
+        planner_report(executor->planner, request, outcome, running->block_index);
+        if (outcome != STEP_END) continue;
+        executor->n_running--;
+        if (!give_answer(executor, running, events, err)) return false;
     }
-    executor->n_running = n_kept;
-    return ok;
+    return true;
 }
 
 static void start_all(struct executor *executor, const struct request *requests, int32_t n_requests)
 {
     int32_t cell = 0;
-    for (int32_t i = 0; i < n_requests; i++)
-        cell = start_request(executor, &executor->running[i], &requests[i], cell);
+    planner_reset(executor->planner);
+    for (int32_t i = 0; i < n_requests; i++) {
+        struct running *running = &executor->running[i];
+        cell = start_request(executor, running, &requests[i], cell);
+        struct planner_request planned = {.phases = &running->phases,
+                                          .arrival_ns = requests[i].arrival_ns,
+                                          .first_block = running->block_index};
+        int32_t number = planner_add(executor->planner, &planned);
+        assert(number == i);
+    }
     executor->n_running = n_requests;
     assert(cell <= executor->limits.n_cells_max);
     struct matrix used = executor->canvas;
@@ -434,23 +538,41 @@ static void start_all(struct executor *executor, const struct request *requests,
     if (cell > 0) backend_upload(executor->model->backend, used, executor->cells);
 }
 
+static bool run_iteration(struct executor *executor, const struct plan_iteration *iteration,
+                          const struct executor_events *events, struct error *err)
+{
+    uint64_t start_ns = clock_now_ns();
+    int64_t n_slots = planner_slots_held(executor->planner);
+    assert(n_slots <= executor->limits.planning.n_slots);
+    if (n_slots > executor->counts.n_slots_peak) executor->counts.n_slots_peak = n_slots;
+    build_batch(executor, iteration);
+    for (int32_t i = 0; i < iteration->n_items; i++) {
+        struct running *running = &executor->running[iteration->items[i].request];
+        if (running->n_forwards == 0) running->times.first_forward_ns = start_ns;
+    }
+    return compute(executor, err) && advance_all(executor, iteration, events, err);
+}
+
 bool executor_run(struct executor *executor, const struct request *requests, int32_t n_requests,
                   const struct executor_events *events, struct error *err)
 {
     assert(n_requests >= 0);
-    assert(n_requests <= executor->limits.n_requests_max);
+    assert(n_requests <= executor->limits.planning.n_requests_max);
     start_all(executor, requests, n_requests);
-    while (executor->n_running > 0) {
-        uint64_t start_ns = clock_now_ns();
-        build_batch(executor);
-        for (int32_t i = 0; i < executor->n_running; i++)
-            if (executor->running[i].pick_begin >= 0 && executor->running[i].n_forwards == 0)
-                executor->running[i].times.first_forward_ns = start_ns;
-        if (!compute(executor, err)) return false;
-        if (!advance_all(executor, events, err)) return false;
-        if (executor->n_running > 0 && !events->iterated(events->context))
-            return error_set(err, ERROR_STOPPED, "stopped on request");
+    for (;;) {
+        struct plan_iteration iteration;
+        uint64_t next_ns;
+        enum planner_status status =
+            planner_next(executor->planner, clock_now_ns(), &iteration, &next_ns);
+        if (status == PLANNER_DONE) break;
+        if (status == PLANNER_ITERATION && !run_iteration(executor, &iteration, events, err))
+            return false;
+        if (executor->n_running == 0) break;
+        bool goes_on = status == PLANNER_IDLE ? events->waited(events->context, next_ns)
+                                              : events->iterated(events->context);
+        if (!goes_on) return error_set(err, ERROR_STOPPED, "stopped on request");
     }
+    executor->counts.n_surprises += planner_surprises(executor->planner);
     return true;
 }
 

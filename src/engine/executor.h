@@ -1,6 +1,6 @@
-/* Runs requests on one model: each iteration packs rows of many requests into one ragged batch,
- * then forward, score, commit; requests leave as they finish and others take their rows. Knows
- * token ids, not text. */
+/* Runs requests on one model, iteration by iteration as the planner decides: rows of many requests
+ * in one ragged batch, then forward, score, commit, and what came of it goes back to the planner.
+ * Knows token ids, not text. */
 #ifndef ENGINE_EXECUTOR_H
 #define ENGINE_EXECUTOR_H
 
@@ -10,15 +10,15 @@
 #include "base/arena.h"
 #include "base/error.h"
 #include "model/model.h"
+#include "plan/planner.h"
 #include "plan/request.h"
 
 struct executor;
 
 /* Sizes that fix the executor's memory; a request that needs more is refused by executor_check. */
 struct executor_limits {
-    int32_t n_rows_max;     /* rows of an iteration */
-    int32_t n_requests_max; /* requests of one executor_run: the window */
-    int64_t n_cells_max;    /* sum of their canvases (twins counted) */
+    struct planner_options planning; /* rows, requests of one executor_run (the window), slots */
+    int64_t n_cells_max;             /* sum of the window's canvases (twins counted) */
 };
 
 /* Where finished work goes, and how a run is stopped. `context` is handed back. */
@@ -29,15 +29,21 @@ struct executor_events {
     bool (*answered)(void *context, const struct answer *answer, struct error *err);
     /* After every iteration; false: stop now. Unfinished requests simply have no answer. */
     bool (*iterated)(void *context);
+    /* Nothing can be computed before `until_ns`; returns then, or earlier. False: stop now. NULL:
+     * no request has an arrival. */
+    bool (*waited)(void *context, uint64_t until_ns);
 };
 
 /* Totals since create. */
 struct executor_counts {
-    int64_t n_iterations; /* forwards */
-    int64_t n_positions;  /* rows fed through the layers */
-    int64_t n_picks;      /* rows that met the vocabulary */
-    int64_t n_commits;    /* tokens committed */
-    uint64_t compute_ns;  /* time inside iterations */
+    int64_t n_iterations;                         /* forwards */
+    int64_t n_positions;                          /* rows fed through the layers, padding counted */
+    int64_t n_refresh_positions, n_pad_positions; /* of them; the rest is Reuse */
+    int64_t n_slots_peak;                         /* most KV slots held at a time, per layer */
+    int64_t n_surprises; /* steps that ended otherwise than the plan expected */
+    int64_t n_picks;     /* rows that met the vocabulary */
+    int64_t n_commits;   /* tokens committed */
+    uint64_t compute_ns; /* time inside iterations */
 };
 
 /* Everything the executor ever needs is taken here, from `run` and the backend's scratch region. */

@@ -23,11 +23,20 @@ size_t forward_bytes(const struct model_config *config, int32_t n_rows_max)
     return 4 * hidden_bytes(config, n_rows_max) + wide_bytes(config, n_rows_max);
 }
 
-void forward_init(struct forward *forward, const struct model *model, int32_t n_rows_max)
+/* Of the keys of one layer; as many for its values. */
+static size_t keys_bytes(const struct model_config *config, int64_t n_slots)
+{
+    assert(n_slots >= 0);
+    return (size_t)n_slots * (size_t)config->n_kv_heads * (size_t)config->head_dim * sizeof(float);
+}
+
+void forward_init(struct forward *forward, const struct model *model, int32_t n_rows_max,
+                  int64_t n_slots)
 {
     assert(n_rows_max > 0);
     struct backend *backend = model->backend;
     size_t n_bytes = hidden_bytes(&model->config, n_rows_max);
+    size_t cache_bytes = 2 * (size_t)model->config.n_layers * keys_bytes(&model->config, n_slots);
     *forward = (struct forward){
         .model = model,
         .n_rows_max = n_rows_max,
@@ -36,6 +45,8 @@ void forward_init(struct forward *forward, const struct model *model, int32_t n_
         .picked = backend_reserve(backend, REGION_SCRATCH, n_bytes),
         .picked_normed = backend_reserve(backend, REGION_SCRATCH, n_bytes),
         .wide = backend_reserve(backend, REGION_SCRATCH, wide_bytes(&model->config, n_rows_max)),
+        .n_slots = n_slots,
+        .cache = n_slots > 0 ? backend_reserve(backend, REGION_CACHE, cache_bytes) : NULL,
     };
 }
 
@@ -77,23 +88,81 @@ static void rope(const struct forward *forward, struct matrix x, int32_t n_heads
                                      .picked = picked});
 }
 
-static void attend(const struct forward *forward, struct matrix out, struct matrix query,
+static struct kv_cache cache_of(const struct forward *forward, int32_t layer_index)
+{
+    size_t n_bytes = keys_bytes(&forward->model->config, forward->n_slots);
+    assert(layer_index < forward->model->config.n_layers);
+    if (!forward->cache) return (struct kv_cache){0};
+    uint8_t *keys = forward->cache + 2 * (size_t)layer_index * n_bytes;
+    return (struct kv_cache){.keys = keys, .values = keys + n_bytes, .n_slots = forward->n_slots};
+}
+
+/* A layer's work as its functions need it. */
+struct pass {
+    const struct forward *forward;
+    const struct forward_keeps *keeps;
+    const struct layer_weights *layer;
+    struct kv_cache cache;
+};
+
+static void attend(const struct pass *pass, struct matrix out, struct matrix query,
                    struct kv_rows fresh, bool picked)
 {
+    const struct forward *forward = pass->forward;
     const struct model_config *config = &forward->model->config;
     backend_attend(forward->model->backend,
                    &(struct attend_args){.out = out,
                                          .query = query,
                                          .n_heads = config->n_heads,
                                          .fresh = fresh,
+                                         .cache = pass->cache,
                                          .scale = 1.0f / sqrtf((float)config->head_dim),
                                          .picked = picked});
 }
 
-/* Attention of all rows. Returns the projected output, which overwrites `normed`. */
-static struct matrix attention_all(const struct forward *forward, const struct layer_weights *layer,
-                                   struct matrix normed)
+static void select_kv(const struct pass *pass, struct matrix query, struct kv_rows fresh,
+                      const struct select_sequence *sequences, int32_t n)
 {
+    const struct model_config *config = &pass->forward->model->config;
+    if (n == 0) return;
+    assert(pass->cache.keys);
+    backend_select_kv(pass->forward->model->backend,
+                      &(struct select_kv_args){.cache = pass->cache,
+                                               .fresh = fresh,
+                                               .query = query,
+                                               .n_heads = config->n_heads,
+                                               .sequences = sequences,
+                                               .n = n,
+                                               .scale = 1.0f / sqrtf((float)config->head_dim),
+                                               .shared = sequences == pass->keeps->shared});
+}
+
+static bool selects(const struct forward_keeps *keeps)
+{
+    assert(keeps->n_by_head >= 0);
+    return keeps->n_by_head + keeps->n_shared > 0;
+}
+
+/* What later iterations will see of this one's rows. `query` of all rows is read if something is
+ * selected. */
+static void keep(const struct pass *pass, struct matrix query, struct kv_rows fresh)
+{
+    const struct forward_keeps *keeps = pass->keeps;
+    select_kv(pass, query, fresh, keeps->by_head, keeps->n_by_head);
+    select_kv(pass, query, fresh, keeps->shared, keeps->n_shared);
+    if (keeps->n_stores == 0) return;
+    assert(pass->cache.keys);
+    backend_store_kv(pass->forward->model->backend, &(struct store_kv_args){.cache = pass->cache,
+                                                                            .fresh = fresh,
+                                                                            .rows = keeps->stores,
+                                                                            .n = keeps->n_stores});
+}
+
+/* Attention of all rows. Returns the projected output, which overwrites `normed`. */
+static struct matrix attention_all(const struct pass *pass, struct matrix normed)
+{
+    const struct forward *forward = pass->forward;
+    const struct layer_weights *layer = pass->layer;
     const struct model_config *config = &forward->model->config;
     int32_t q = config->n_heads * config->head_dim, kv = config->n_kv_heads * config->head_dim;
     int32_t n = normed.n_rows;
@@ -108,16 +177,18 @@ static struct matrix attention_all(const struct forward *forward, const struct l
                             .value_col = q + kv,
                             .n_kv_heads = config->n_kv_heads,
                             .head_dim = config->head_dim};
-    attend(forward, out, qkv, fresh, false);
+    attend(pass, out, qkv, fresh, false);
+    keep(pass, qkv, fresh);
     linear(forward, normed, out, layer->attn_out, (struct matrix){0}, 0);
     return normed;
 }
 
 /* Attention of the picked rows over all rows; all rows give keys and values only. */
-static struct matrix attention_picked(const struct forward *forward,
-                                      const struct layer_weights *layer, struct matrix normed,
+static struct matrix attention_picked(const struct pass *pass, struct matrix normed,
                                       struct matrix picked_normed)
 {
+    const struct forward *forward = pass->forward;
+    const struct layer_weights *layer = pass->layer;
     const struct model_config *config = &forward->model->config;
     int32_t q = config->n_heads * config->head_dim, kv = config->n_kv_heads * config->head_dim;
     int32_t n = normed.n_rows, n_picks = picked_normed.n_rows;
@@ -125,18 +196,23 @@ static struct matrix attention_picked(const struct forward *forward,
     float *at = forward->wide;
     struct matrix key_value = rows_of(at, n, 2 * kv);
     at += (size_t)n * (size_t)(2 * kv);
-    struct matrix query = rows_of(at, n_picks, q);
+    struct matrix query = rows_of(at, n_picks, q), all_queries = rows_of(at, n, q);
     at += (size_t)n_picks * (size_t)q;
     struct matrix out = rows_of(at, n_picks, q);
     linear(forward, key_value, normed, layer->qkv, layer->qkv_bias, q);
-    linear(forward, query, picked_normed, layer->qkv, layer->qkv_bias, 0);
     rope(forward, key_value, config->n_kv_heads, false);
-    rope(forward, query, config->n_heads, true);
     struct kv_rows fresh = {.x = key_value,
                             .value_col = kv,
                             .n_kv_heads = config->n_kv_heads,
                             .head_dim = config->head_dim};
-    attend(forward, out, query, fresh, true);
+    if (selects(pass->keeps)) { /* by the queries of whole windows, for which there is room now */
+        linear(forward, all_queries, normed, layer->qkv, layer->qkv_bias, 0);
+        rope(forward, all_queries, config->n_heads, false);
+    }
+    keep(pass, all_queries, fresh);
+    linear(forward, query, picked_normed, layer->qkv, layer->qkv_bias, 0);
+    rope(forward, query, config->n_heads, true);
+    attend(pass, out, query, fresh, true);
     linear(forward, picked_normed, out, layer->attn_out, (struct matrix){0}, 0);
     return picked_normed;
 }
@@ -168,7 +244,8 @@ static struct matrix gather(const struct forward *forward, float *data, struct m
     return out;
 }
 
-struct matrix forward_run(struct forward *forward, struct matrix canvas)
+struct matrix forward_run(struct forward *forward, struct matrix canvas,
+                          const struct forward_keeps *keeps)
 {
     const struct model *model = forward->model;
     const struct weights *weights = &model->weights;
@@ -182,16 +259,21 @@ struct matrix forward_run(struct forward *forward, struct matrix canvas)
     struct matrix add = {0};
     backend_embed(model->backend,
                   &(struct embed_args){.out = x, .table = weights->embedding, .canvas = canvas});
+    struct pass pass = {.forward = forward, .keeps = keeps};
     for (int32_t i = 0; i < last; i++) {
         const struct layer_weights *layer = &weights->layers[i];
+        pass.layer = layer;
+        pass.cache = cache_of(forward, i);
         norm(forward, normed, x, add, layer->attn_norm);
-        add = mlp(forward, layer, x, attention_all(forward, layer, normed));
+        add = mlp(forward, layer, x, attention_all(&pass, normed));
     }
     const struct layer_weights *layer = &weights->layers[last];
+    pass.layer = layer;
+    pass.cache = cache_of(forward, last);
     norm(forward, normed, x, add, layer->attn_norm);
     struct matrix picked = gather(forward, forward->picked, x);
     struct matrix picked_normed = gather(forward, forward->picked_normed, normed);
-    add = mlp(forward, layer, picked, attention_picked(forward, layer, normed, picked_normed));
+    add = mlp(forward, layer, picked, attention_picked(&pass, normed, picked_normed));
     norm(forward, picked_normed, picked, add, weights->final_norm);
     return picked_normed;
 }

@@ -17,16 +17,29 @@ struct forward {
     int32_t n_rows_max;
     float *x, *normed, *picked, *picked_normed; /* [n_rows_max, hidden] each */
     float *wide; /* [n_rows_max, max((2 n_heads + 2 n_kv_heads) * head_dim, 3 ffn)] */
+    int64_t n_slots;
+    uint8_t *cache; /* [n_layers, 2 (K, V), n_slots * n_kv_heads * head_dim] f32; no slots: NULL */
+};
+
+/* What an iteration leaves in the KV cache, in every layer alike; host memory. */
+struct forward_keeps {
+    const struct store_row *stores; /* [n_stores] */
+    int32_t n_stores;
+    const struct select_sequence *by_head, *shared; /* a choice per KV head, or one per layer */
+    int32_t n_by_head, n_shared;
 };
 
 /* Bytes that forward_init takes from REGION_SCRATCH. */
 size_t forward_bytes(const struct model_config *config, int32_t n_rows_max);
 
-void forward_init(struct forward *forward, const struct model *model, int32_t n_rows_max);
+/* `n_slots`: of the KV cache, which takes REGION_CACHE; 0: no iteration keeps or sees any. */
+void forward_init(struct forward *forward, const struct model *model, int32_t n_rows_max,
+                  int64_t n_slots);
 
 /* Runs the batch that the backend's current step holds, token ids from `canvas` [n_cells, 1]. The
  * result [n_picks, hidden] is the final norm of the picked rows: in the last layer, all other rows
  * give their keys and values and go no further. Valid until the next forward_run. */
-struct matrix forward_run(struct forward *forward, struct matrix canvas);
+struct matrix forward_run(struct forward *forward, struct matrix canvas,
+                          const struct forward_keeps *keeps);
 
 #endif

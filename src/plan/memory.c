@@ -16,16 +16,21 @@ static size_t activations(const struct memory_shape *shape)
            arena_round_up(rows * (attention > mlp ? attention : mlp) * sizeof(float));
 }
 
+size_t memory_slot_bytes(const struct memory_shape *shape)
+{
+    assert(shape->n_layers > 0);
+    return 2 * (size_t)shape->n_layers * (size_t)shape->n_kv_heads * (size_t)shape->head_dim *
+           (size_t)shape->kv_element_bytes;
+}
+
 void memory_size(struct memory_plan *plan, const struct memory_shape *shape)
 {
     assert(shape->n_rows_max > 0);
     assert(shape->n_cells_max > 0);
     assert(shape->n_picks_max <= shape->n_rows_max);
-    size_t slot_bytes =
-        2 * (size_t)shape->n_kv_heads * (size_t)shape->head_dim * (size_t)shape->kv_element_bytes;
     *plan = (struct memory_plan){
         .weights_bytes = shape->weight_bytes,
-        .cache_bytes = (size_t)shape->n_layers * (size_t)shape->n_slots * slot_bytes,
+        .cache_bytes = arena_round_up((size_t)shape->n_slots * memory_slot_bytes(shape)),
         .activation_bytes = activations(shape),
         .score_bytes = arena_round_up((size_t)shape->n_picks_max * shape->pick_bytes),
         .canvas_bytes = arena_round_up((size_t)shape->n_cells_max * sizeof(int32_t)),
@@ -41,10 +46,12 @@ bool memory_check(const struct memory_plan *plan, size_t limit_bytes, struct err
     double mib = 1024.0 * 1024.0;
     assert(plan->total_bytes > 0);
     return error_set(err, ERROR_UNAVAILABLE,
-                     "needs %.1f MiB of memory (weights %.1f, activations %.1f, canvases %.1f, "
-                     "scratch %.1f), %.1f MiB allowed; lower --rows or raise --memory",
+                     "needs %.1f MiB of memory (weights %.1f, KV cache %.1f, activations %.1f, "
+                     "canvases %.1f, scratch %.1f), %.1f MiB allowed; lower --rows or --kv-memory, "
+                     "or raise --memory",
                      (double)plan->total_bytes / mib, (double)plan->weights_bytes / mib,
-                     (double)plan->activation_bytes / mib, (double)plan->canvas_bytes / mib,
+                     (double)plan->cache_bytes / mib, (double)plan->activation_bytes / mib,
+                     (double)plan->canvas_bytes / mib,
                      (double)(plan->score_bytes + plan->backend_bytes) / mib,
                      (double)limit_bytes / mib);
 }

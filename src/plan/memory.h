@@ -39,6 +39,9 @@ struct memory_plan {
     size_t total_bytes;      /* the sum */
 };
 
+/* K and V of one position in every layer. */
+size_t memory_slot_bytes(const struct memory_shape *shape);
+
 /* Fills `plan` from the formulas above. */
 void memory_size(struct memory_plan *plan, const struct memory_shape *shape);
 

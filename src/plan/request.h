@@ -61,7 +61,8 @@ struct request {
     const int32_t *prompt_ids; /* [n_prompt], borrowed from the window's arena */
     struct decode_settings decode;
     bool want_logprobs;   /* answers then carry log_probs */
-    uint64_t admitted_ns; /* when the line was read */
+    uint64_t admitted_ns; /* when the line was read, or has arrived by its trace */
+    uint64_t arrival_ns;  /* not to be run before (base/clock.h); 0: at once */
     void *line_state;     /* the app's own, untouched by plan and engine */
 };
 

@@ -40,6 +40,15 @@ static enum remasking remasking(const json_t *json)
     return REMASKING_LOW_CONFIDENCE;
 }
 
+static enum cache_kind cache_kind(const json_t *json)
+{
+    static const char *const names[] = {"none", "prefix", "dual", "sparse"};
+    const char *name = json_string_value(json_object_get(json, "cache"));
+    for (int i = 0; name && i < 4; i++)
+        if (strcmp(names[i], name) == 0) return (enum cache_kind)i;
+    return CACHE_NONE;
+}
+
 static struct decode_settings settings(const json_t *json)
 {
     return (struct decode_settings){
@@ -58,6 +67,13 @@ static struct decode_settings settings(const json_t *json)
         .early_stop = json_is_true(json_object_get(json, "early_stop")),
         .logits_eos_inf = json_is_true(json_object_get(json, "logits_eos_inf")),
         .confidence_eos_eot_inf = json_is_true(json_object_get(json, "confidence_eos_eot_inf")),
+        .cache = cache_kind(json),
+        .retention = number(json, "retention", 1),
+        .delay = count(json, "delay", 1),
+        .shared_select = json_is_false(json_object_get(json, "head_select")),
+        .refresh_every = count(json, "refresh_every", 0),
+        .prompt_refresh_every = count(json, "prompt_refresh_every", 1),
+        .suffix_window = count(json, "suffix_window", 0),
     };
 }
 
@@ -87,8 +103,6 @@ bool cases_read(const char *path, struct arena *arena, json_t **root, struct gol
     *n_cases = 0;
     for (size_t i = 0; i < json_array_size(*root); i++) {
         const json_t *json = json_array_get(*root, i);
-        const char *cache = json_string_value(json_object_get(json, "cache"));
-        if (cache && strcmp(cache, "none") != 0) continue;
         read_case(&(*cases)[*n_cases], json, *n_cases, arena);
         (*n_cases)++;
     }

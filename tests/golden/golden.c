@@ -177,7 +177,8 @@ static void check_executor(struct run *run)
                                      .backend = run->backend,
                                      .cpu_isa = run->limits.cpu_isa,
                                      .n_threads = run->limits.n_threads,
-                                     .n_requests_max = 64};
+                                     .n_requests_max = 256,
+                                     .kv_bytes = SIZE_MAX};
     struct model_config config;
     struct error err = {0};
     size_t mark = run->arena.used_bytes;

@@ -29,7 +29,7 @@ bool probe_open(struct probe *probe, const char *model_dir, const char *backend,
     if (ok) weights_load(&model->weights, &source, run);
     safetensors_close(&files);
     if (!ok) return false;
-    forward_init(&probe->forward, model, PROBE_ROWS_MAX);
+    forward_init(&probe->forward, model, PROBE_ROWS_MAX, 0);
     probe->canvas = (struct matrix){.n_rows = PROBE_ROWS_MAX, .n_cols = 1, .dtype = DTYPE_I32};
     probe->canvas.data =
         backend_reserve(&probe->backend, REGION_SCRATCH, PROBE_ROWS_MAX * sizeof(int32_t));
@@ -78,7 +78,7 @@ bool probe_logits(struct probe *probe, const struct probe_canvas *canvases, int3
     backend_upload(&probe->backend, probe->canvas, ids);
     uint64_t device_ns;
     backend_start_step(&probe->backend, &batch, 0);
-    struct matrix hidden = forward_run(&probe->forward, probe->canvas);
+    struct matrix hidden = forward_run(&probe->forward, probe->canvas, &(struct forward_keeps){0});
     backend_linear(&probe->backend, &(struct linear_args){.out = probe->logits,
                                                           .x = hidden,
                                                           .weight = probe->model.weights.head});

@@ -4,6 +4,8 @@
 
 #include "plan/phases.h"
 
+static const struct phases_model model = {.n_positions = 100};
+
 static struct decode_settings settings(int32_t gen_length, int32_t block_length, int32_t steps)
 {
     return (struct decode_settings){
@@ -15,7 +17,7 @@ static void expect_refused(int32_t n_prompt, bool masks, struct decode_settings 
 {
     struct phases phases = {.n_canvas = -7};
     struct error err = {0};
-    cr_assert_not(phases_init(&phases, n_prompt, masks, &decode, 100, &err));
+    cr_assert_not(phases_init(&phases, n_prompt, masks, &decode, &model, &err));
     cr_assert_eq(err.code, ERROR_FORMAT);
     cr_assert(strstr(err.message, words), "'%s' lacks '%s'", err.message, words);
     cr_assert_eq(phases.n_canvas, -7, "outputs are untouched on failure");
@@ -26,7 +28,7 @@ Test(phases, blocks_follow_the_prompt_and_the_last_one_may_be_short)
     struct decode_settings decode = settings(20, 8, 0);
     struct phases phases;
     int32_t begin, end;
-    cr_assert(phases_init(&phases, 5, false, &decode, 100, NULL));
+    cr_assert(phases_init(&phases, 5, false, &decode, &model, NULL));
     cr_assert_eq(phases.n_blocks, 3);
     phases_block(&phases, 0, &begin, &end);
     cr_assert(begin == 5 && end == 13);
@@ -42,7 +44,7 @@ Test(phases, blocks_tile_the_generated_region)
             struct decode_settings decode = settings(gen, block, 0);
             struct phases phases;
             int32_t at = 3, begin, end;
-            cr_assert(phases_init(&phases, 3, false, &decode, 100, NULL));
+            cr_assert(phases_init(&phases, 3, false, &decode, &model, NULL));
             for (int32_t i = 0; i < phases.n_blocks; i++) {
                 phases_block(&phases, i, &begin, &end);
                 cr_assert_eq(begin, at);
@@ -58,7 +60,7 @@ Test(phases, infill_cuts_the_whole_canvas_and_rounds_steps_up)
 {
     struct decode_settings decode = settings(0, 8, 5);
     struct phases phases;
-    cr_assert(phases_init(&phases, 20, true, &decode, 100, NULL));
+    cr_assert(phases_init(&phases, 20, true, &decode, &model, NULL));
     cr_assert_eq(phases.blocks_begin, 0);
     cr_assert_eq(phases.n_blocks, 3);
     cr_assert_eq(phases.steps_per_block, 2);
@@ -69,7 +71,7 @@ Test(phases, guidance_doubles_the_rows)
     struct decode_settings decode = settings(10, 10, 0);
     struct phases phases;
     decode.cfg_scale = 1.5;
-    cr_assert(phases_init(&phases, 5, false, &decode, 100, NULL));
+    cr_assert(phases_init(&phases, 5, false, &decode, &model, NULL));
     cr_assert_eq(phases_full_rows(&phases), 30);
 }
 
