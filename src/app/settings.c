@@ -273,6 +273,38 @@ static void resolve_lengths(struct decode_settings *decode, const struct model_c
     decode->steps = pick_count(layers, OPTION_steps, default_steps(config, layers, decode));
 }
 
+static enum cache_kind find_cache(const char *name)
+{
+    static const char *const names[] = {"none", "prefix", "dual", "sparse"};
+    int kind = 0;
+    while (strcmp(names[kind], name) != 0) {
+        kind++;
+        assert(kind <= CACHE_SPARSE);
+    }
+    return (enum cache_kind)kind;
+}
+
+/* Infill knows no cache: there only the line itself can ask for one, and is then refused. */
+static void resolve_cache(struct decode_settings *decode, const struct layers *layers,
+                          bool has_masks)
+{
+    struct layers found = *layers;
+    if (has_masks) found.flags = layers->line;
+    assert(found.line != NULL);
+    const char *const *cache = find_given(&found, OPTION_cache);
+    const char *const *head_select = find_given(&found, OPTION_head_select);
+    const struct options *standard = layers->flags; /* its fields hold the defaults, too */
+    decode->cache = cache != NULL ? find_cache(*cache)
+                    : has_masks   ? CACHE_NONE
+                                  : find_cache(standard->cache);
+    decode->retention = pick_real(&found, OPTION_retention, standard->retention);
+    decode->delay = pick_count(&found, OPTION_delay, standard->delay);
+    decode->shared_select = head_select != NULL && strcmp(*head_select, "off") == 0;
+    decode->refresh_every = pick_count(&found, OPTION_refresh_every, 0);
+    decode->prompt_refresh_every = pick_count(&found, OPTION_prompt_refresh_every, 1);
+    decode->suffix_window = pick_count(&found, OPTION_suffix_window, 0);
+}
+
 bool settings_resolve(struct decode_settings *decode, const struct model_config *config,
                       const struct options *flags, const struct options *line, bool has_masks,
                       struct error *err)
@@ -294,6 +326,7 @@ bool settings_resolve(struct decode_settings *decode, const struct model_config 
     found.early_stop = !pick_flag(&layers, OPTION_no_early_stop);
     found.logits_eos_inf = pick_flag(&layers, OPTION_logits_eos_inf);
     found.confidence_eos_eot_inf = pick_flag(&layers, OPTION_confidence_eos_eot_inf);
+    resolve_cache(&found, &layers, has_masks);
     *decode = found;
     return true;
 }
