@@ -80,6 +80,7 @@ void report_memory(struct report *report, const struct memory_plan *memory)
 {
     const double mib = 1024.0 * 1024.0;
     assert(memory->total_bytes >= memory->weights_bytes);
+    report->slot_bytes = memory->slot_bytes;
     if (!report->is_verbose) return;
     report_note(report,
                 "memory: %.1f MiB = weights %.1f + cache %.1f + activations %.1f + scores %.1f + "
@@ -260,19 +261,23 @@ static void print_summary_json(struct report *report, const struct executor_coun
     json_int_t p99 = (json_int_t)report_percentile_ns(report, 0.99);
     print_json(
         report,
-        json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:f, s:{s:I, s:I, "
-                  "s:I}, s:I, s:I}",
-                  "level", "info", "event", "summary", "stopped", is_stopped, "requests",
-                  (json_int_t)(report->n_answered + report->n_failed), "answered",
-                  (json_int_t)report->n_answered, "failed", (json_int_t)report->n_failed,
-                  "effective_tokens", (json_int_t)report->n_effective_tokens, "canvas_tokens",
-                  (json_int_t)report->n_canvas_tokens, "effective_tokens_per_s",
-                  rate(report->n_effective_tokens, elapsed_ns), "canvas_tokens_per_s",
-                  rate(report->n_canvas_tokens, elapsed_ns), "forwards",
-                  (json_int_t)counts->n_iterations, "positions", (json_int_t)counts->n_positions,
-                  "positions_per_token", positions_per_token(report, counts), "e2e_ns", "p50", p50,
-                  "p90", p90, "p99", p99, "compute_ns", (json_int_t)counts->compute_ns,
-                  "elapsed_ns", (json_int_t)elapsed_ns));
+        json_pack(
+            "{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, "
+            "s:f, s:{s:I, s:I, s:I}, s:I, s:I}",
+            "level", "info", "event", "summary", "stopped", is_stopped, "requests",
+            (json_int_t)(report->n_answered + report->n_failed), "answered",
+            (json_int_t)report->n_answered, "failed", (json_int_t)report->n_failed,
+            "effective_tokens", (json_int_t)report->n_effective_tokens, "canvas_tokens",
+            (json_int_t)report->n_canvas_tokens, "effective_tokens_per_s",
+            rate(report->n_effective_tokens, elapsed_ns), "canvas_tokens_per_s",
+            rate(report->n_canvas_tokens, elapsed_ns), "forwards", (json_int_t)counts->n_iterations,
+            "positions", (json_int_t)counts->n_positions, "refresh_positions",
+            (json_int_t)counts->n_refresh_positions, "pad_positions",
+            (json_int_t)counts->n_pad_positions, "kv_bytes_peak",
+            (json_int_t)(counts->n_slots_peak * (int64_t)report->slot_bytes), "surprises",
+            (json_int_t)counts->n_surprises, "positions_per_token",
+            positions_per_token(report, counts), "e2e_ns", "p50", p50, "p90", p90, "p99", p99,
+            "compute_ns", (json_int_t)counts->compute_ns, "elapsed_ns", (json_int_t)elapsed_ns));
 }
 
 static void print_summary_text(struct report *report, const struct executor_counts *counts,
@@ -293,6 +298,14 @@ static void print_summary_text(struct report *report, const struct executor_coun
             "  forwards   %10lld           (%lld positions, %.1f per token up to the stop)\n",
             (long long)counts->n_iterations, (long long)counts->n_positions,
             positions_per_token(report, counts));
+    double share = counts->n_positions > 0 ? 100.0 / (double)counts->n_positions : 0;
+    fprintf(stream,
+            "  phases     %10.1f %% refresh, %.1f %% reuse, %.1f %% padding; KV peak %.1f MiB\n",
+            share * (double)counts->n_refresh_positions,
+            share * (double)(counts->n_positions - counts->n_refresh_positions -
+                             counts->n_pad_positions),
+            share * (double)counts->n_pad_positions,
+            (double)counts->n_slots_peak * (double)report->slot_bytes / (1024.0 * 1024.0));
     fprintf(stream, "  latency    p50 %.3f s, p90 %.3f s, p99 %.3f s\n",
             seconds(report_percentile_ns(report, 0.50)),
             seconds(report_percentile_ns(report, 0.90)),

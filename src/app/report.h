@@ -31,6 +31,7 @@ struct report {
     uint64_t start_ns;  /* rates count from here */
     uint64_t shown_ns;  /* when progress was last shown */
     bool bar_is_shown;  /* the cursor stands behind it */
+    size_t slot_bytes;  /* of the KV cache: one position, all layers */
     /* Counts of the run. */
     int64_t n_answered, n_failed;
     int64_t n_effective_tokens; /* generated, up to and including the stop token */
@@ -47,7 +48,8 @@ void report_init(struct report *report, const struct options *options, FILE *str
 __attribute__((format(printf, 2, 3))) void report_note(struct report *report, const char *format,
                                                        ...);
 
-/* The memory plan, with -v: what the run takes, by region, before it takes it. */
+/* Takes over the memory plan, and prints it with -v: what the run takes, by region, before it takes
+ * it. */
 void report_memory(struct report *report, const struct memory_plan *memory);
 
 /* Counts one line of output: an answer with `n_effective` of `n_canvas` tokens, complete `e2e_ns`

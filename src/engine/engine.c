@@ -109,14 +109,14 @@ static void describe(struct memory_shape *shape, const struct engine *engine, si
 
 /* Slots of the KV pool: what was asked for, else enough for these rows, but at most half of what
  * everything else (`plan`, without slots) leaves. */
-static int64_t choose_slots(const struct engine_options *options, const struct memory_shape *shape,
+static int64_t choose_slots(const struct engine_options *options, int32_t n_rows_max,
                             const struct memory_plan *plan, size_t limit_bytes)
 {
-    size_t slot_bytes = memory_slot_bytes(shape);
+    size_t slot_bytes = plan->slot_bytes;
     assert(plan->cache_bytes == 0);
     if (options->kv_bytes != SIZE_MAX) return (int64_t)(options->kv_bytes / slot_bytes);
     size_t left = limit_bytes > plan->total_bytes ? (limit_bytes - plan->total_bytes) / 2 : 0;
-    int64_t wanted = (int64_t)SLOTS_PER_ROW * shape->n_rows_max;
+    int64_t wanted = (int64_t)SLOTS_PER_ROW * n_rows_max;
     return (size_t)wanted < left / slot_bytes ? wanted : (int64_t)(left / slot_bytes);
 }
 
@@ -128,7 +128,7 @@ static bool allocate(struct engine *engine, const struct engine_options *options
     size_t limit = options->memory_bytes_max ? options->memory_bytes_max : free_bytes();
     describe(&shape, engine, weight_bytes);
     memory_size(&engine->memory, &shape);
-    shape.n_slots = choose_slots(options, &shape, &engine->memory, limit);
+    shape.n_slots = choose_slots(options, shape.n_rows_max, &engine->memory, limit);
     engine->limits.planning.n_slots = shape.n_slots;
     memory_size(&engine->memory, &shape);
     assert(engine->memory.activation_bytes ==

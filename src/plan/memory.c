@@ -16,24 +16,20 @@ static size_t activations(const struct memory_shape *shape)
            arena_round_up(rows * (attention > mlp ? attention : mlp) * sizeof(float));
 }
 
-size_t memory_slot_bytes(const struct memory_shape *shape)
-{
-    assert(shape->n_layers > 0);
-    return 2 * (size_t)shape->n_layers * (size_t)shape->n_kv_heads * (size_t)shape->head_dim *
-           (size_t)shape->kv_element_bytes;
-}
-
 void memory_size(struct memory_plan *plan, const struct memory_shape *shape)
 {
     assert(shape->n_rows_max > 0);
     assert(shape->n_cells_max > 0);
     assert(shape->n_picks_max <= shape->n_rows_max);
+    size_t slot_bytes = 2 * (size_t)shape->n_layers * (size_t)shape->n_kv_heads *
+                        (size_t)shape->head_dim * (size_t)shape->kv_element_bytes;
     *plan = (struct memory_plan){
         .weights_bytes = shape->weight_bytes,
-        .cache_bytes = arena_round_up((size_t)shape->n_slots * memory_slot_bytes(shape)),
+        .cache_bytes = arena_round_up((size_t)shape->n_slots * slot_bytes),
         .activation_bytes = activations(shape),
         .score_bytes = arena_round_up((size_t)shape->n_picks_max * shape->pick_bytes),
         .canvas_bytes = arena_round_up((size_t)shape->n_cells_max * sizeof(int32_t)),
+        .slot_bytes = slot_bytes,
         .backend_bytes = arena_round_up(shape->backend_bytes),
     };
     plan->total_bytes = plan->weights_bytes + plan->cache_bytes + plan->activation_bytes +

@@ -37,10 +37,8 @@ struct memory_plan {
     size_t canvas_bytes;     /* token ids of a window */
     size_t backend_bytes;    /* as given */
     size_t total_bytes;      /* the sum */
+    size_t slot_bytes;       /* of the cache: K and V of one position in every layer */
 };
-
-/* K and V of one position in every layer. */
-size_t memory_slot_bytes(const struct memory_shape *shape);
 
 /* Fills `plan` from the formulas above. */
 void memory_size(struct memory_plan *plan, const struct memory_shape *shape);

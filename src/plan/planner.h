@@ -55,7 +55,7 @@ struct planner;
 struct planner_request {
     const struct phases *phases; /* borrowed until the planner is reset */
     uint64_t arrival_ns;         /* not before; 0: at once */
-    int32_t first_block; /* infill: the first one with masks; else 0 */
+    int32_t first_block;         /* infill: the first one with masks; else 0 */
 };
 
 /* One request's step in an iteration. Slots count per canvas: a twin's extents lie directly behind.
