@@ -1,6 +1,7 @@
 #!/usr/bin/python3
-"""Checks answers against an independent float64 forward pass and decoder (reference_model.py), and
-makes the project's golden answers (reference_golden.py, data/golden). The interpreter is the
+"""Checks answers against an independent float64 forward pass and decoder (reference_model.py; phases
+and caches, with their definitions: reference_caches.py), and makes the project's golden answers
+(reference_golden.py, data/golden). The interpreter is the
 system's, for Debian's python3-torch and python3-numpy; any python3 with both will do.
 """
 
@@ -65,17 +66,14 @@ def model_folder(folder):
 
 
 def command_check(args):
-    n_right = n_wrong = n_skipped = 0
+    n_right = n_wrong = 0
     for folder in golden_folders(args.folders):
         model = Model(model_folder(folder))
         for case in read_json(os.path.join(folder, "golden.json")):
-            if case["cache"] != "none":
-                n_skipped += 1
-                continue
             wrong = check_case(model, case)
             n_right, n_wrong = n_right + (not wrong), n_wrong + bool(wrong)
             print(f"{case['id']}: {'; '.join(wrong) or 'equal'}", flush=True)
-    print(f"{n_right} equal, {n_wrong} different, {n_skipped} with a cache skipped")
+    print(f"{n_right} equal, {n_wrong} different")
     return 1 if n_wrong or not n_right else 0
 
 
@@ -190,7 +188,7 @@ def command_logits(args):
     model = Model(args.model)
     positions = [i for i, id in enumerate(args.ids) if id == model.mask_id]
     positions = positions or list(range(len(args.ids)))
-    for position, row in zip(positions, model.logits([args.ids], positions)[0]):
+    for position, row in zip(positions, model.logits(args.ids, positions)):
         print(json.dumps({"position": position, "values": [float(f"{x:.9g}") for x in row]}))
 
 
