@@ -148,9 +148,9 @@ class Model:
         return y if bias is None else y + bias
 
     def _rope(self, positions):
-        """cos and sin [len(positions), D / 2]. Frequency and angle are rounded to float32, as in the
-        published code: at position 1000 the rounding moves an angle by up to 3e-5, which is part of
-        what the model learned, so it is no error to be computed away."""
+        """cos and sin [n, D / 2] of n positions. Frequency and angle are rounded to float32, as in
+        the published code: at position 1000 the rounding moves an angle by up to 3e-5, which is
+        part of what the model learned, so it is no error to be computed away."""
         even = np.arange(0, self.head_dim, 2, dtype=np.float32)
         exponent = even / np.float32(self.head_dim)
         frequency = np.float32(1) / np.power(np.float32(self.theta), exponent, dtype=np.float32)
@@ -184,8 +184,8 @@ class Model:
     @torch.no_grad()
     def forward(self, ids, positions, rows, cached=None):
         """Feeds the ids of some positions of a canvas; cached: per layer (k, v) that they see
-        besides one another. Returns logits [len(rows), n_vocab] of the wanted rows (indices in ids),
-        and per layer (q, k, v) of all, after RoPE."""
+        besides one another. Returns logits [len(rows), n_vocab] of the wanted rows (indices in
+        ids), and per layer (q, k, v) of all, after RoPE."""
         name, layers = self.names, []
         x = self.weights[name["embed"] + ".weight"][torch.tensor(ids)]
         rope = self._rope(positions)
