@@ -1,7 +1,8 @@
 #!/usr/bin/python3
-"""Checks answers against an independent float64 forward pass and decoder (reference_model.py), and
-makes the project's golden answers (reference_golden.py, data/golden). The interpreter is the
-system's, for Debian's python3-torch and python3-numpy; any python3 with both will do.
+"""Checks answers against an independent float64 forward pass and decoder (reference_model.py;
+phases and caches, with their definitions: reference_caches.py), and makes the project's golden
+answers (reference_golden.py, data/golden). The interpreter is the system's, for Debian's
+python3-torch and python3-numpy; any python3 with both will do.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import tempfile
 import numpy as np
 import torch
 
-from reference_golden import full_case, with_answer, write_cases, write_golden
+from reference_golden import FILES, counts_of, full_case, with_answer, write_cases, write_golden
 from reference_model import Margins, Model, decode, fnv1a, read_json
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -32,8 +33,9 @@ def check_case(model, case):
     result, wrong = decode(model, case), []
     if result.token_ids != case["expect"]:
         wrong.append(f"ids {result.token_ids}, expected {case['expect']}")
-    if case.get("expect_steps", result.n_steps) != result.n_steps:
-        wrong.append(f"{result.n_steps} steps, expected {case['expect_steps']}")
+    for key, count in counts_of(result).items():
+        if case.get(key, count) != count:
+            wrong.append(f"{key} {count}, expected {case[key]}")
     if not near(result.log_probs, case.get("expect_log_probs", result.log_probs), 2e-6):
         wrong.append("log-probabilities")
     for row in case.get("logits", []):
@@ -65,17 +67,15 @@ def model_folder(folder):
 
 
 def command_check(args):
-    n_right = n_wrong = n_skipped = 0
+    n_right = n_wrong = 0
     for folder in golden_folders(args.folders):
         model = Model(model_folder(folder))
-        for case in read_json(os.path.join(folder, "golden.json")):
-            if case["cache"] != "none":
-                n_skipped += 1
-                continue
+        files = [os.path.join(folder, name) for name in FILES]
+        for case in sum((read_json(file) for file in files if os.path.exists(file)), []):
             wrong = check_case(model, case)
             n_right, n_wrong = n_right + (not wrong), n_wrong + bool(wrong)
             print(f"{case['id']}: {'; '.join(wrong) or 'equal'}", flush=True)
-    print(f"{n_right} equal, {n_wrong} different, {n_skipped} with a cache skipped")
+    print(f"{n_right} equal, {n_wrong} different")
     return 1 if n_wrong or not n_right else 0
 
 
@@ -190,7 +190,7 @@ def command_logits(args):
     model = Model(args.model)
     positions = [i for i, id in enumerate(args.ids) if id == model.mask_id]
     positions = positions or list(range(len(args.ids)))
-    for position, row in zip(positions, model.logits([args.ids], positions)[0]):
+    for position, row in zip(positions, model.logits(args.ids, positions)):
         print(json.dumps({"position": position, "values": [float(f"{x:.9g}") for x in row]}))
 
 

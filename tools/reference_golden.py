@@ -10,6 +10,7 @@ import random
 
 import numpy as np
 
+from reference_caches import SETTINGS
 from reference_model import (DEFAULTS, NAMES, Model, decode, fnv1a, uniform, write_safetensors)
 
 # ---- the project's own golden models: small, random, every stored type and layout ----
@@ -129,11 +130,37 @@ def write_model(folder, model_name):
 # What a drawn prompt must show beyond safe margins: each is (model, case, result) -> bool.
 
 
-def differs_without(key):
+def differs_with(**other):
+    """Other settings give other ids."""
     def wish(model, case, result):
-        plain = decode(model, {**case, key: DEFAULTS[key]})
-        return plain.token_ids != result.token_ids
+        return decode(model, {**case, **other}).token_ids != result.token_ids
     return wish
+
+
+def differs_without(*keys):
+    """Each of the settings decides about the ids."""
+    defaults = {**DEFAULTS, **SETTINGS}
+    return all_of(*(differs_with(**{key: defaults[key]}) for key in keys))
+
+
+def equals_with(**other):
+    def wish(model, case, result):
+        same = decode(model, {**case, **other})
+        return (same.token_ids, same.n_steps) == (result.token_ids, result.n_steps)
+    return wish
+
+
+def all_of(*wishes):
+    def wish(model, case, result):
+        return all(one(model, case, result) for one in wishes)
+    return wish
+
+
+def first_block_ends_before_its_delay(_model, case, result):
+    """The block whose opening steps keep the prompt never reaches the last of them."""
+    begin = len(case["prompt_token_ids"])
+    steps = [result.commit_steps[p] for p in range(begin, begin + case["block_length"])]
+    return max(steps) < case["delay"] < result.n_steps
 
 
 def stops_early(model, case, result):
@@ -259,6 +286,218 @@ CASES = [
     ("dream-gqa", "infill", (26, [(0, 4), (9, 15), (24, 26)]),
      dict(block_length=13, steps=8, remasking="maskgit_plus"), None),
 ]
+
+
+def generates(gen_length, block_length, steps=None, **settings):
+    return dict(gen_length=gen_length, block_length=block_length, steps=steps, **settings)
+
+
+def dual(**settings):
+    return dict(cache="dual", **settings)
+
+
+def prefix(**settings):
+    return dict(cache="prefix", **settings)
+
+
+def sparse(retention, delay, **settings):
+    return dict(cache="sparse", retention=retention, delay=delay, **settings)
+
+
+NO_CACHE, NOT_DUAL = differs_without("cache"), differs_with(cache="dual")
+NOT_PREFIX, NOT_ONE_CHOICE = differs_with(cache="prefix"), differs_with(head_select=False)
+RULES_OF_DREAM = dict(remasking="entropy")
+
+# As CASES, into golden-caches.json: one per rule of reference_caches.py, and mixtures.
+CACHE_CASES = [
+    ("llada-mha", "prefix", 13, {**generates(24, 8, 24), **prefix()}, all_of(NO_CACHE, NOT_DUAL)),
+    ("llada-mha", "prefix-threshold", 9, {**generates(24, 8, threshold=0.6), **prefix()},
+     all_of(NO_CACHE, NOT_DUAL, commits_unevenly)),
+    ("llada-mha", "prefix-refresh-every", 10,
+     {**generates(24, 8, 24), **prefix(refresh_every=3)}, differs_without("cache",
+                                                                          "refresh_every")),
+    ("llada-mha", "dual", 12, {**generates(24, 8, 24), **dual()}, all_of(NO_CACHE, NOT_PREFIX)),
+    ("llada-mha", "dual-two-a-step", 31, {**generates(24, 8, 12), **dual()}, NO_CACHE),
+    ("llada-mha", "dual-threshold", 14, {**generates(24, 12, threshold=0.6), **dual()},
+     all_of(NO_CACHE, commits_unevenly)),
+    ("llada-mha", "dual-factor", 11, {**generates(24, 8, factor=1.0), **dual()},
+     all_of(NO_CACHE, commits_unevenly)),
+    ("llada-mha", "dual-short-last-block", 12, {**generates(21, 8, 12), **dual()}, NO_CACHE),
+    ("llada-mha", "dual-one-block", 20, {**generates(16, 16, 16), **dual()}, NO_CACHE),
+    ("llada-mha", "dual-one-step-a-block", 6, {**generates(16, 4, 4), **dual()},
+     equals_with(cache="none")),
+    ("llada-mha", "dual-more-steps-than-tokens", 8, {**generates(12, 4, 18), **dual()}, None),
+    ("llada-mha", "dual-prompt-of-one", 1, {**generates(12, 4, 12), **dual()}, NO_CACHE),
+    ("llada-mha", "dual-refresh-every", 9, {**generates(24, 8, 24), **dual(refresh_every=3)},
+     differs_without("cache", "refresh_every")),
+    ("llada-mha", "dual-refresh-every-step", 9, {**generates(16, 8, 16), **dual(refresh_every=1)},
+     equals_with(cache="none")),
+    ("llada-mha", "dual-cfg", 10, {**generates(16, 8, 16, cfg_scale=0.5), **dual()},
+     differs_without("cache", "cfg_scale")),
+    ("llada-mha", "dual-temperature", 9,
+     {**generates(16, 8, 16, temperature=0.7, seed=21), **dual()},
+     differs_without("cache", "temperature")),
+    ("llada-mha", "dual-random", 10, {**generates(20, 10, 10, remasking="random", seed=22),
+                                      **dual()}, NO_CACHE),
+    ("llada-mha", "dual-early-stop", 8, {**generates(24, 8, 24, early_stop=True), **dual()},
+     all_of(NO_CACHE, stops_early)),
+    ("llada-mha", "sparse", 21, {**generates(24, 8, 24), **sparse(0.5, 1)},
+     all_of(NO_CACHE, NOT_DUAL, NOT_ONE_CHOICE)),
+    ("llada-mha", "sparse-delay-0", 15, {**generates(24, 8, 24), **sparse(0.5, 0)},
+     all_of(NOT_DUAL, NOT_ONE_CHOICE, differs_without("cache", "delay"))),
+    ("llada-mha", "sparse-delay-2", 15, {**generates(24, 8, 24), **sparse(0.25, 2)},
+     all_of(NOT_ONE_CHOICE, differs_without("cache", "delay", "retention"))),
+    ("llada-mha", "sparse-all-kept", 15, {**generates(24, 8, 24), **sparse(1.0, 0)},
+     all_of(NO_CACHE, equals_with(cache="dual"))),
+    ("llada-mha", "sparse-one-kept", 19, {**generates(16, 8, 16), **sparse(0.01, 1)},
+     all_of(NO_CACHE, NOT_ONE_CHOICE, differs_without("retention"))),
+    ("llada-mha", "sparse-delay-past-the-end", 9, {**generates(16, 8, 16), **sparse(0.25, 9)},
+     equals_with(cache="none")),
+    ("llada-mha", "sparse-one-choice", 21, {**generates(24, 8, 24),
+                                            **sparse(0.25, 1, head_select=False)},
+     differs_without("cache", "head_select", "retention")),
+    ("llada-mha", "sparse-threshold", 17, {**generates(24, 8, threshold=0.7), **sparse(0.25, 0)},
+     all_of(NOT_DUAL, differs_without("cache", "delay"), commits_unevenly)),
+    ("llada-mha", "sparse-factor", 17, {**generates(24, 8, factor=0.8), **sparse(0.25, 1)},
+     all_of(NOT_DUAL, NO_CACHE, commits_unevenly)),
+    ("llada-mha", "sparse-refresh-every", 11, {**generates(24, 12, 24),
+                                               **sparse(0.25, 2, refresh_every=3)},
+     differs_without("cache", "refresh_every", "delay")),
+    ("llada-mha", "sparse-cfg", 18, {**generates(16, 8, 16, cfg_scale=1.0), **sparse(0.5, 0)},
+     all_of(NOT_DUAL, differs_without("cache", "cfg_scale", "delay"))),
+    ("llada-mha", "sparse-early-stop", 18, {**generates(24, 8, 24, early_stop=True),
+                                            **sparse(0.5, 0)}, all_of(NO_CACHE, stops_early)),
+    ("llada-mha", "prompt-kept", 17, {**generates(32, 8, 32, prompt_refresh_every=3)},
+     differs_without("prompt_refresh_every")),
+    ("llada-mha", "prompt-kept-dual", 17, {**generates(32, 8, 32), **dual(prompt_refresh_every=2)},
+     differs_without("cache", "prompt_refresh_every")),
+    ("llada-mha", "prompt-kept-prefix", 17,
+     {**generates(24, 8, 24), **prefix(prompt_refresh_every=2)},
+     differs_without("cache", "prompt_refresh_every")),
+    ("llada-mha", "prompt-kept-sparse", 17,
+     {**generates(32, 8, 32), **sparse(0.5, 1, prompt_refresh_every=2)},
+     differs_without("cache", "prompt_refresh_every")),
+    ("llada-mha", "prompt-kept-for-good", 25,
+     {**generates(24, 8, 24), **sparse(0.5, 0, prompt_refresh_every=100)},
+     differs_without("cache", "delay", "prompt_refresh_every")),
+    ("llada-mha", "prompt-kept-refresh-every", 17,
+     {**generates(24, 8, 24), **dual(prompt_refresh_every=2, refresh_every=3)},
+     differs_without("cache", "prompt_refresh_every", "refresh_every")),
+    ("llada-mha", "prompt-kept-before-the-delay", 14,
+     {**generates(16, 4, threshold=0.4), **sparse(0.5, 2, prompt_refresh_every=2)},
+     all_of(first_block_ends_before_its_delay, differs_without("prompt_refresh_every"))),
+    ("llada-mha", "prompt-kept-cfg", 12,
+     {**generates(24, 8, 24, cfg_scale=0.5), **dual(prompt_refresh_every=2)},
+     differs_without("cache", "prompt_refresh_every", "cfg_scale")),
+    ("llada-mha", "suffix-window", 9, {**generates(40, 8, 40, suffix_window=1)},
+     all_of(differs_without("suffix_window"), differs_with(suffix_window=2))),
+    ("llada-mha", "suffix-window-dual", 9, {**generates(40, 8, 40), **dual(suffix_window=2)},
+     differs_without("cache", "suffix_window")),
+    ("llada-mha", "suffix-window-prefix", 9, {**generates(40, 8, 40), **prefix(suffix_window=1)},
+     all_of(NOT_DUAL, differs_without("cache", "suffix_window"))),
+    ("llada-mha", "suffix-window-sparse-short-last-block", 9,
+     {**generates(29, 8, 16), **sparse(0.5, 0, suffix_window=1)},
+     differs_without("cache", "suffix_window", "delay")),
+    ("llada-mha", "all", 20,
+     {**generates(40, 8, 40), **sparse(0.5, 1, prompt_refresh_every=2, refresh_every=4,
+                                       suffix_window=1, head_select=False)},
+     differs_without("cache", "prompt_refresh_every", "refresh_every", "suffix_window",
+                     "head_select")),
+    ("llada-mha", "all-threshold", 20,
+     {**generates(40, 8, threshold=0.9), **sparse(0.5, 0, prompt_refresh_every=3,
+                                                  refresh_every=5, suffix_window=1)},
+     differs_without("cache", "prompt_refresh_every", "suffix_window")),
+    ("llada-gqa", "prefix", 10, {**generates(16, 8, 16), **prefix()}, all_of(NO_CACHE, NOT_DUAL)),
+    ("llada-gqa", "dual-cfg-threshold", 10,
+     {**generates(16, 8, threshold=0.6, cfg_scale=0.5), **dual()},
+     differs_without("cache", "cfg_scale")),
+    ("llada-gqa", "sparse", 21, {**generates(24, 8, 24), **sparse(0.25, 1)},
+     all_of(NOT_DUAL, differs_without("cache", "retention"))),
+    ("llada-gqa", "sparse-one-kept", 10, {**generates(19, 8, 12), **sparse(0.001, 0)},
+     all_of(NOT_DUAL, differs_without("cache", "retention", "delay"))),
+    ("llada-gqa", "sparse-early-stop-threshold", 16,
+     {**generates(32, 16, threshold=0.8, early_stop=True), **sparse(0.5, 1)},
+     all_of(NO_CACHE, stops_early)),
+    ("llada-gqa", "all-cfg", 14,
+     {**generates(32, 8, 16, cfg_scale=0.5), **sparse(0.5, 0, prompt_refresh_every=2,
+                                                      refresh_every=2, suffix_window=1)},
+     differs_without("cache", "prompt_refresh_every", "suffix_window", "cfg_scale")),
+    ("llada-tied", "dual", 12, {**generates(16, 8, 16), **dual()}, NO_CACHE),
+    ("llada-tied", "sparse-factor", 12, {**generates(20, 10, factor=1.0), **sparse(0.5, 0)},
+     all_of(NOT_DUAL, NO_CACHE)),
+    ("llada-tied", "all", 11,
+     {**generates(32, 8, 32), **prefix(prompt_refresh_every=2, refresh_every=3, suffix_window=1)},
+     differs_without("cache", "prompt_refresh_every", "refresh_every", "suffix_window")),
+    ("dream-gqa", "prefix", 10, {**generates(24, 8, 24), **prefix()}, all_of(NO_CACHE, NOT_DUAL)),
+    ("dream-gqa", "prefix-entropy", 10, {**generates(24, 8, 24, **RULES_OF_DREAM), **prefix()},
+     all_of(NO_CACHE, NOT_DUAL)),
+    ("dream-gqa", "dual", 13, {**generates(24, 8, 24), **dual()}, all_of(NO_CACHE, NOT_PREFIX)),
+    ("dream-gqa", "dual-entropy", 13, {**generates(24, 8, 24, **RULES_OF_DREAM), **dual()},
+     NO_CACHE),
+    ("dream-gqa", "dual-maskgit-plus-temperature", 9,
+     {**generates(16, 8, 16, remasking="maskgit_plus", temperature=0.4, seed=23), **dual()},
+     NO_CACHE),
+    ("dream-gqa", "dual-origin", 10, {**generates(16, 8, 12, remasking="origin", seed=24),
+                                      **dual()}, NO_CACHE),
+    ("dream-gqa", "dual-threshold", 10, {**generates(20, 10, threshold=0.5), **dual()},
+     all_of(NO_CACHE, commits_unevenly)),
+    ("dream-gqa", "dual-prompt-of-one", 1, {**generates(16, 8, 16), **dual()}, NO_CACHE),
+    ("dream-gqa", "dual-cfg", 10, {**generates(16, 8, 16, cfg_scale=1.0), **dual()},
+     differs_without("cache", "cfg_scale")),
+    ("dream-gqa", "dual-refresh-every", 11, {**generates(24, 12, 24), **dual(refresh_every=4)},
+     differs_without("cache", "refresh_every")),
+    ("dream-gqa", "sparse", 22, {**generates(24, 8, 24), **sparse(0.5, 1)},
+     all_of(NO_CACHE, NOT_DUAL, NOT_ONE_CHOICE)),
+    ("dream-gqa", "sparse-delay-0", 18, {**generates(24, 8, 24), **sparse(0.25, 0)},
+     all_of(NOT_DUAL, NOT_ONE_CHOICE, differs_without("cache", "delay", "retention"))),
+    ("dream-gqa", "sparse-delay-2", 18, {**generates(24, 8, 24, **RULES_OF_DREAM),
+                                         **sparse(0.5, 2)}, differs_without("cache", "delay")),
+    ("dream-gqa", "sparse-one-kept", 18, {**generates(16, 8, 16), **sparse(0.01, 0)},
+     all_of(NOT_ONE_CHOICE, differs_without("cache", "delay", "retention"))),
+    ("dream-gqa", "sparse-nothing-outside", 1, {**generates(8, 8, 8), **sparse(0.5, 0)},
+     equals_with(cache="none")),
+    ("dream-gqa", "sparse-one-choice", 18, {**generates(24, 8, 24),
+                                            **sparse(0.25, 0, head_select=False)},
+     differs_without("cache", "delay", "head_select")),
+    ("dream-gqa", "sparse-refresh-every", 18, {**generates(24, 12, 24),
+                                               **sparse(0.25, 1, refresh_every=3)},
+     differs_without("cache", "refresh_every")),
+    ("dream-gqa", "sparse-early-stop", 12,
+     {**generates(24, 12, 24, early_stop=True, **RULES_OF_DREAM), **sparse(0.5, 0)},
+     all_of(NO_CACHE, stops_early)),
+    ("dream-gqa", "prompt-kept", 15, {**generates(32, 8, 32, prompt_refresh_every=3)},
+     differs_without("prompt_refresh_every")),
+    ("dream-gqa", "prompt-kept-dual", 15, {**generates(32, 8, 32), **dual(prompt_refresh_every=2)},
+     differs_without("cache", "prompt_refresh_every")),
+    ("dream-gqa", "prompt-kept-prefix", 15,
+     {**generates(24, 8, 24), **prefix(prompt_refresh_every=2, refresh_every=3)},
+     differs_without("cache", "prompt_refresh_every", "refresh_every")),
+    ("dream-gqa", "prompt-kept-sparse", 15,
+     {**generates(32, 8, 32), **sparse(0.5, 1, prompt_refresh_every=2)},
+     differs_without("cache", "prompt_refresh_every")),
+    ("dream-gqa", "prompt-of-one-kept", 1,
+     {**generates(16, 8, 16), **sparse(0.5, 0, prompt_refresh_every=2)},
+     all_of(NO_CACHE, equals_with(prompt_refresh_every=0))),
+    ("dream-gqa", "prompt-of-two-kept", 2,
+     {**generates(24, 8, 24), **dual(prompt_refresh_every=2, refresh_every=3)}, NO_CACHE),
+    ("dream-gqa", "suffix-window", 9, {**generates(40, 8, 40, suffix_window=1)},
+     differs_without("suffix_window")),
+    ("dream-gqa", "suffix-window-dual-short-last-block", 9,
+     {**generates(29, 8, 16), **dual(suffix_window=1)}, differs_without("cache", "suffix_window")),
+    ("dream-gqa", "all", 20,
+     {**generates(40, 8, 40), **sparse(0.5, 1, prompt_refresh_every=2, refresh_every=4,
+                                       suffix_window=1)},
+     all_of(NOT_ONE_CHOICE, differs_without("cache", "prompt_refresh_every", "refresh_every",
+                                            "suffix_window"))),
+    ("dream-gqa", "all-one-choice-threshold", 20,
+     {**generates(40, 8, threshold=0.8), **sparse(0.5, 0, prompt_refresh_every=3, suffix_window=1,
+                                                  head_select=False)},
+     differs_without("cache", "prompt_refresh_every", "suffix_window", "head_select")),
+    ("dream-gqa", "all-cfg-prefix", 12,
+     {**generates(32, 8, 16, cfg_scale=0.5), **prefix(prompt_refresh_every=2, refresh_every=3,
+                                                      suffix_window=1)},
+     differs_without("cache", "prompt_refresh_every", "suffix_window", "cfg_scale")),
+]
 LOGIT_CASES = {"llada-mha-one-by-one", "llada-gqa-one-by-one", "llada-tied-one-by-one",
                "dream-gqa-entropy"}
 
@@ -273,18 +512,26 @@ def draw_prompt(rng, model, shape):
     return ids
 
 
-def full_case(id, prompt, settings):
+def full_case(id, prompt, settings, defaults=DEFAULTS):
     case = {"id": id, "prompt_token_ids": prompt, "gen_length": 0, "block_length": None,
             "steps": None, "threshold": None, "cache": "none", "retention": 0.5, "delay": 1}
-    case.update({key: value for key, value in DEFAULTS.items() if key not in case})
+    case.update({key: value for key, value in defaults.items() if key not in case})
     case.update(settings)
     case["id_hash"] = f"{fnv1a(id):016x}"
     return case
 
 
+def counts_of(result):
+    return {"expect_steps": result.n_steps, "expect_refresh_steps": result.n_refresh,
+            "expect_reuse_steps": result.n_reuse, "expect_positions": result.n_positions}
+
+
 def with_answer(case, result, n_logit_rows=0):
-    """The case as it stands in golden.json."""
-    case = {**case, "expect": result.token_ids, "expect_steps": result.n_steps,
+    """The case as it stands in golden.json, or in golden-caches.json if it tells its phases."""
+    counts = counts_of(result)
+    if "suffix_window" not in case:
+        counts = {"expect_steps": result.n_steps}
+    case = {**case, "expect": result.token_ids, **counts,
             "expect_log_probs": [round(x, 6) for x in result.log_probs]}
     if n_logit_rows:
         positions, logits = result.first_logits
@@ -294,11 +541,11 @@ def with_answer(case, result, n_logit_rows=0):
     return case
 
 
-def draw_case(model, id, shape, settings, wish, n_draws_max=400):
+def draw_case(model, id, shape, settings, wish, defaults=DEFAULTS, n_draws_max=400):
     """Draws prompts until no decision is close and the wish is met."""
     for attempt in range(n_draws_max):
         prompt = draw_prompt(random.Random(fnv1a(f"{id}/{attempt}")), model, shape)
-        case = full_case(id, prompt, settings)
+        case = full_case(id, prompt, settings, defaults)
         result = decode(model, case)
         if result.margins.is_safe() and (wish is None or wish(model, case, result)):
             return case, result, attempt
@@ -310,17 +557,28 @@ def write_cases(path, cases):
         file.write("[" + ",\n ".join(json.dumps(case) for case in cases) + "]\n")
 
 
+def draw_cases(model, model_name, table, defaults):
+    cases = []
+    for case_model, name, shape, settings, wish in table:
+        if case_model != model_name:
+            continue
+        id = f"{model_name}-{name}"
+        case, result, attempt = draw_case(model, id, shape, settings, wish, defaults)
+        cases.append(with_answer(case, result, 3 if id in LOGIT_CASES else 0))
+        print(f"{id}: {result.n_steps} steps, prompt of draw {attempt}", flush=True)
+    return cases
+
+
+FILES = ("golden.json", "golden-caches.json")
+
+
 def write_golden(out):
-    """Models and golden.json files under the folder `out`."""
+    """Models, golden.json and golden-caches.json files under the folder `out`."""
     for model_name in MODELS:
         folder = os.path.join(out, model_name)
         write_model(folder, model_name)
-        model, cases = Model(folder), []
-        for case_model, name, shape, settings, wish in CASES:
-            if case_model != model_name:
-                continue
-            id = f"{model_name}-{name}"
-            case, result, attempt = draw_case(model, id, shape, settings, wish)
-            cases.append(with_answer(case, result, 3 if id in LOGIT_CASES else 0))
-            print(f"{id}: {result.n_steps} steps, prompt of draw {attempt}", flush=True)
-        write_cases(os.path.join(folder, "golden.json"), cases)
+        model = Model(folder)
+        tables = (CASES, DEFAULTS), (CACHE_CASES, {**DEFAULTS, **SETTINGS})
+        for file, (table, defaults) in zip(FILES, tables):
+            cases = draw_cases(model, model_name, table, defaults)
+            write_cases(os.path.join(folder, file), cases)

@@ -1,8 +1,8 @@
 """An independent forward pass and decoder in PyTorch, float64: what the C program is measured by.
 
 It shares no code with the program and reads like the formulas: LLaDA and Dream dense models, every
-decoding rule, the counter-based random numbers, and how close each decision was. Needs torch (1.13
-or newer) and numpy.
+decoding rule, the counter-based random numbers, and how close each decision was. What caches leave
+out of a step is in reference_caches.py. Needs torch (1.13 or newer) and numpy.
 """
 
 import json
@@ -12,6 +12,8 @@ import struct
 
 import numpy as np
 import torch
+
+from reference_caches import SETTINGS, Block, Cache, check_settings
 
 # ---- safetensors ----
 
@@ -145,55 +147,71 @@ class Model:
         bias = self.weights.get(name + ".bias")
         return y if bias is None else y + bias
 
-    def _rope(self, n_positions):
-        """cos and sin [n_positions, D / 2]. Frequency and angle are rounded to float32, as in the
-        published code: at position 1000 the rounding moves an angle by up to 3e-5, which is part of
-        what the model learned, so it is no error to be computed away."""
+    def _rope(self, positions):
+        """cos and sin [n, D / 2] of n positions. Frequency and angle are rounded to float32, as in
+        the published code: at position 1000 the rounding moves an angle by up to 3e-5, which is
+        part of what the model learned, so it is no error to be computed away."""
         even = np.arange(0, self.head_dim, 2, dtype=np.float32)
         exponent = even / np.float32(self.head_dim)
         frequency = np.float32(1) / np.power(np.float32(self.theta), exponent, dtype=np.float32)
-        angle = np.arange(n_positions, dtype=np.float32)[:, None] * frequency
+        angle = np.asarray(positions, dtype=np.float32)[:, None] * frequency
         angle = torch.from_numpy(angle.astype(np.float64))
         return angle.cos().to(self.dtype), angle.sin().to(self.dtype)
 
     def _heads(self, x, n_heads, rope=None):
-        x = x.view(x.shape[0], x.shape[1], n_heads, self.head_dim).transpose(1, 2)
+        x = x.view(x.shape[0], n_heads, self.head_dim).transpose(0, 1)
         if rope is None:
             return x
         (cos, sin), half = rope, self.head_dim // 2
         a, b = x[..., :half], x[..., half:]
         return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
 
-    def _attend(self, x, prefix, rope):
+    def _attend(self, x, prefix, rope, cached):
+        """The attention's output for x [n, hidden], and (q, k, v) [heads, n, D] of these rows. They
+        see `cached`, a pair (k, v) or None, and one another."""
         name = self.names
         q = self._heads(self._linear(x, prefix + name["q"]), self.n_heads, rope)
         k = self._heads(self._linear(x, prefix + name["k"]), self.n_kv_heads, rope)
         v = self._heads(self._linear(x, prefix + name["v"]), self.n_kv_heads)
-        group = self.n_heads // self.n_kv_heads
-        k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-        out = torch.softmax(q @ k.transpose(2, 3) / math.sqrt(self.head_dim), -1) @ v
-        out = out.transpose(1, 2).reshape(x.shape[0], x.shape[1], -1)
-        return self._linear(out, prefix + name["o"])
+        group, keys, values = self.n_heads // self.n_kv_heads, k, v
+        if cached is not None:
+            keys, values = torch.cat((cached[0], k), 1), torch.cat((cached[1], v), 1)
+        keys, values = keys.repeat_interleave(group, 0), values.repeat_interleave(group, 0)
+        out = torch.softmax(q @ keys.transpose(1, 2) / math.sqrt(self.head_dim), -1) @ values
+        out = out.transpose(0, 1).reshape(x.shape[0], -1)
+        return self._linear(out, prefix + name["o"]), (q, k, v)
 
     @torch.no_grad()
-    def logits(self, canvases, positions):
-        """[n_canvases, n_positions, n_vocab]: what the model predicts for each wanted position.
-        Canvases are equally long lists of ids. Dream's row i - 1 predicts position i, and row 0
-        also position 0."""
-        ids, name = torch.tensor(canvases), self.names
-        x = self.weights[name["embed"] + ".weight"][ids]
-        rope = self._rope(ids.shape[1])
+    def forward(self, ids, positions, rows, cached=None):
+        """Feeds the ids of some positions of a canvas; cached: per layer (k, v) that they see
+        besides one another. Returns logits [len(rows), n_vocab] of the wanted rows (indices in
+        ids), and per layer (q, k, v) of all, after RoPE."""
+        name, layers = self.names, []
+        x = self.weights[name["embed"] + ".weight"][torch.tensor(ids)]
+        rope = self._rope(positions)
         for i in range(self.n_layers):
             prefix = name["layer"] % i
-            x = x + self._attend(self._norm(x, prefix + name["attn_norm"]), prefix, rope)
+            out, heads = self._attend(self._norm(x, prefix + name["attn_norm"]), prefix, rope,
+                                      cached and cached[i])
+            x = x + out
+            layers.append(heads)
             n = self._norm(x, prefix + name["ffn_norm"])
             gate = self._linear(n, prefix + name["gate"])
             gated = gate / (1 + torch.exp(-gate)) * self._linear(n, prefix + name["up"])
             x = x + self._linear(gated, prefix + name["down"])
-        rows = [max(0, i - 1) for i in positions] if self.dream else list(positions)
-        x = self._norm(x[:, rows], name["norm"])
+        x = self._norm(x[rows], name["norm"])
         out = self._linear(x, name["embed"] if self.tied else name["head"])
-        return out.double().numpy()
+        return out.double().numpy(), layers
+
+    def row_of(self, position):
+        """The position whose row predicts `position`: Dream's row i - 1 predicts position i, and
+        row 0 also position 0."""
+        return max(0, position - 1) if self.dream else position
+
+    def logits(self, ids, positions):
+        """[n_positions, n_vocab]: what a full forward predicts for the wanted positions."""
+        everywhere = range(len(ids))
+        return self.forward(ids, everywhere, [self.row_of(p) for p in positions])[0]
 
 
 # ---- random numbers: Philox4x32-10 keyed by request, counted by step, position and stream ----
@@ -237,7 +255,7 @@ class Margins:
     """The closest calls of a decode: how far from another outcome every decision was."""
 
     LIMITS = {"logit": 2e-4, "filter": 2e-4, "top_p": 2e-5, "cut": 2e-5, "odds": 2e-4,
-              "threshold": 2e-5, "each": 1e-6}
+              "threshold": 2e-5, "each": 1e-6, "select": 2e-4}
 
     def __init__(self):
         self.smallest = {}
@@ -437,7 +455,7 @@ DEFAULTS = {
 
 
 class Canvas:
-    """A request's token ids, what was committed when, and its unconditional twin's given part."""
+    """A request's token ids and those of its unconditional twin, and what both keep of steps."""
 
     def __init__(self, model, s):
         prompt = s["prompt_token_ids"]
@@ -446,6 +464,7 @@ class Canvas:
         self.given = [i for i, id in enumerate(self.ids) if id != model.mask_id]
         self.log_probs = [0.0] * len(self.ids)
         self.mask_id = model.mask_id
+        self.caches = [Cache(), Cache()][:1 + (s["cfg_scale"] > 0)]
 
     def masked(self, begin, end):
         return [i for i in range(begin, end) if self.ids[i] == self.mask_id]
@@ -470,6 +489,7 @@ class Canvas:
 class Result:
     def __init__(self):
         self.n_steps, self.margins = 0, Margins()
+        self.n_refresh = self.n_reuse = self.n_positions = 0  # steps; rows of all steps and twins
         self.commit_steps = {}     # position -> step
         self.first_logits = None   # (positions, [n_positions, n_vocab]) of the first step
         self.last_rank_accepted = False
@@ -477,7 +497,7 @@ class Result:
 
 
 def settle(case):
-    s = {**DEFAULTS, **{key: value for key, value in case.items() if value is not None}}
+    s = {**DEFAULTS, **SETTINGS, **{key: value for key, value in case.items() if value is not None}}
     s["key"] = (s["seed"], int(case.get("id_hash") or "0", 16))
     return s
 
@@ -499,11 +519,25 @@ def steps_per_block(s, n_blocks):
     return s["steps"] // n_blocks
 
 
-def decode_step(model, canvas, s, positions, quota, probability, result):
+def step_logits(model, canvas, block, j, positions, result):
+    """What step j of the block predicts for the positions; [n_canvases, n_positions, n_vocab]."""
+    fed, logits = block.fed(j), []
+    rows = [fed.index(model.row_of(p)) for p in positions]
+    for ids, cache in zip([canvas.ids, canvas.twin()], canvas.caches):
+        l, layers = model.forward([ids[p] for p in fed], fed, rows, cache.seen(block, j))
+        cache.update(block, j, layers, result.margins)
+        result.n_positions += len(fed)
+        logits.append(l)
+    result.n_refresh += block.is_full(j)
+    result.n_reuse += not block.is_full(j)
+    return logits
+
+
+def decode_step(model, canvas, block, j, positions, quota, probability, result):
     """One forward pass, the picks of the block's masked positions, and the commits."""
-    guided = s["cfg_scale"] > 0
-    l = model.logits([canvas.ids, canvas.twin()] if guided else [canvas.ids], positions)
-    if guided:
+    s = block.s
+    l = step_logits(model, canvas, block, j, positions, result)
+    if s["cfg_scale"] > 0:
         l[0] = l[1] + (s["cfg_scale"] + 1) * (l[0] - l[1])
     if result.first_logits is None:
         result.first_logits = (positions, l[0])
@@ -524,22 +558,25 @@ def decode(model, case):
     """Runs a case to its answer. A step of the schedule that commits nothing runs no forward and is
     not counted, so `step` (also of the noise) numbers the forward passes."""
     s, result = settle(case), Result()
+    check_settings(s)
     canvas = Canvas(model, s)
     bounds = block_bounds(s, len(canvas.ids))
     n_steps, stop = steps_per_block(s, len(bounds)), None
-    for begin, end in bounds:
+    for index, (begin, end) in enumerate(bounds):
         if stop is not None:
             break
+        block = Block(s, bounds, index, int(model.dream))
         positions = canvas.masked(begin, end)
         schedule = Schedule(s, len(positions), n_steps or max(1, len(positions)))
-        j = 0
+        j, n_before = 0, result.n_steps
         while positions and stop is None:
             quota = schedule.quota(j, len(positions))
             if quota != 0:
                 fraction = 0.0
                 if s["remasking"] == "origin":
                     fraction = float(transfer_fraction(schedule.times, j))
-                decode_step(model, canvas, s, positions, quota, fraction, result)
+                decode_step(model, canvas, block, result.n_steps - n_before, positions, quota,
+                            fraction, result)
                 positions = canvas.masked(begin, end)
                 stop = canvas.stop_index(model.stop_ids) if s["early_stop"] else None
             j += 1
