@@ -293,8 +293,8 @@ void phases_step(const struct phases *phases, int32_t block_index, int32_t step_
         fill_full(phases, block_index, false, shape);
         shape->n_kept = n_kept;
     }
-    shape->stores_prompt = keeps_prompt(phases) && feeds_prompt && step_index == phases->delay &&
-                           phases_prompt_slots(phases) > 0;
+    /* Every opening step stores: a block may be complete before the last of them. */
+    shape->stores_prompt = keeps_prompt(phases) && feeds_prompt && phases_prompt_slots(phases) > 0;
     if (step_index < phases->delay) shape->n_kept = 0;
 }
 

@@ -50,9 +50,9 @@ struct span {
 #define PHASES_SPANS_MAX 3
 
 /* One step of one canvas (a twin's is the same). Extents hold rows of the KV cache: the prompt's
- * extent has phases_prompt_slots() rows and lives from the step that stores it to the last full
- * step before the next one that does; the kept extent lives from the step that selects it to the
- * block's last step. */
+ * extent has phases_prompt_slots() rows and lives from the first step that stores it to the last
+ * full step before the next block that does; the kept extent lives from the step that selects it to
+ * the block's last step. */
 struct step_shape {
     enum phase phase;
     int32_t n_spans; /* fed cells, ascending and disjoint */

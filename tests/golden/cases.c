@@ -81,7 +81,7 @@ static void read_case(struct golden_case *out, const json_t *json, int32_t index
                       struct arena *arena)
 {
     const char *hash = json_string_value(json_object_get(json, "id_hash"));
-    *out = (struct golden_case){.json = json, .expect_steps = count(json, "expect_steps", -1)};
+    *out = (struct golden_case){.json = json};
     struct request *request = &out->request;
     request->index = index;
     request->id = json_string_value(json_object_get(json, "id"));

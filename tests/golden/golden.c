@@ -2,10 +2,11 @@
  *
  *     golden BACKEND ISA THREADS FOLDER...
  *
- * Each folder holds a model and golden.json. Its cases run all in one batch, then each alone, then
- * (but on ref) shuffled: token ids must equal the expected ones, log-probabilities must be near the
- * expected ones and equal bit for bit between the ways (I3). Whole logits are compared alone and in
- * a batch, and with those that the file carries. ISA "best" leaves the choice to the backend. */
+ * Each folder holds a model and golden.json, maybe also golden-caches.json. The cases run all in
+ * one batch, then each alone, then (but on ref) shuffled: token ids must equal the expected ones,
+ * log-probabilities must be near the expected ones and equal bit for bit between the ways (I3).
+ * Whole logits are compared alone and in a batch, and with those that the file carries. ISA "best"
+ * leaves the choice to the backend. */
 #include <assert.h>
 #include <math.h>
 #include <stdio.h>
@@ -20,7 +21,8 @@
 #define LOGITS_TOLERANCE   2e-5 /* of the row's largest value; float32 arithmetic */
 
 struct answer_copy {
-    int32_t n, steps;
+    int32_t n, steps, refresh_steps, reuse_steps;
+    int64_t positions;
     int32_t *ids;
     float *log_probs;
 };
@@ -64,6 +66,9 @@ static bool collect(void *context, const struct answer *answer, struct error *er
     (void)err;
     copy->n = answer->n_tokens;
     copy->steps = answer->steps;
+    copy->refresh_steps = answer->refresh_steps;
+    copy->reuse_steps = answer->reuse_steps;
+    copy->positions = answer->positions;
     copy->ids = arena_push(collector->arena, (size_t)copy->n, sizeof *copy->ids);
     copy->log_probs = arena_push(collector->arena, (size_t)copy->n, sizeof *copy->log_probs);
     memcpy(copy->ids, answer->token_ids, (size_t)copy->n * sizeof *copy->ids);
@@ -96,6 +101,28 @@ static struct answer_copy *run_cases(struct run *run, struct executor *executor,
     return collector.answers;
 }
 
+/* Whether the case expects another count than the answer has; `text` then says so. */
+static bool counts_differ(const struct golden_case *golden, const struct answer_copy *answer,
+                          char *text, size_t n_bytes)
+{
+    const struct {
+        const char *key;
+        int64_t found;
+    } counts[] = {{"expect_steps", answer->steps},
+                  {"expect_refresh_steps", answer->refresh_steps},
+                  {"expect_reuse_steps", answer->reuse_steps},
+                  {"expect_positions", answer->positions}};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        const json_t *expected = json_object_get(golden->json, counts[i].key);
+        if (!expected || json_integer_value(expected) == counts[i].found) continue;
+        snprintf(text, n_bytes, "%s: %lld, %s is %lld", golden->request.id,
+                 (long long)counts[i].found, counts[i].key,
+                 (long long)json_integer_value(expected));
+        return true;
+    }
+    return false;
+}
+
 static const char *difference(const struct golden_case *golden, const struct answer_copy *answer)
 {
     static char text[256];
@@ -117,17 +144,14 @@ static const char *difference(const struct golden_case *golden, const struct ans
         else continue;
         return text;
     }
-    if (golden->expect_steps < 0 || golden->expect_steps == answer->steps) return NULL;
-    snprintf(text, sizeof text, "%s: %d steps, expected %d", golden->request.id, answer->steps,
-             golden->expect_steps);
-    return text;
+    return counts_differ(golden, answer, text, sizeof text) ? text : NULL;
 }
 
 static bool same_bits(const struct run *run, const struct answer_copy *a,
                       const struct answer_copy *b)
 {
     for (int32_t i = 0; i < run->n_cases; i++) {
-        if (a[i].n != b[i].n || a[i].steps != b[i].steps) return false;
+        if (a[i].n != b[i].n || a[i].positions != b[i].positions) return false;
         if (memcmp(a[i].ids, b[i].ids, (size_t)a[i].n * sizeof *a[i].ids) != 0) return false;
         if (memcmp(a[i].log_probs, b[i].log_probs, (size_t)a[i].n * sizeof(float)) != 0)
             return false;
@@ -321,15 +345,15 @@ static void find_model(struct run *run)
     else snprintf(run->model_dir, sizeof run->model_dir, "%s/../../models%s", run->folder, name);
 }
 
-static void check_folder(struct run *run)
+static void check_file(struct run *run, const char *name, bool is_optional)
 {
     char path[4096];
     json_t *root = NULL;
     struct error err = {0};
-    snprintf(path, sizeof path, "%s/golden.json", run->folder);
+    snprintf(path, sizeof path, "%s/%s", run->folder, name);
     FILE *file = fopen(path, "r");
     if (!file) {
-        report_skip(run->folder, "absent");
+        if (!is_optional) report_skip(run->folder, "absent");
         return;
     }
     fclose(file);
@@ -338,13 +362,13 @@ static void check_folder(struct run *run)
         return;
     }
     if (!cases_read(path, &run->arena, &root, &run->cases, &run->n_cases, &err)) {
-        report(false, run->folder, "golden.json", err.message);
+        report(false, run->folder, name, err.message);
         return;
     }
     find_model(run);
     report(run->n_cases > 0, run->folder, "has cases", "none");
     check_executor(run);
-    check_logits(run);
+    if (!is_optional) check_logits(run);
     json_decref(root);
 }
 
@@ -361,7 +385,8 @@ int main(int argc, char **argv)
     run.limits.n_threads = atoi(argv[3]);
     for (int i = 4; i < argc; i++) {
         run.folder = argv[i];
-        check_folder(&run);
+        check_file(&run, "golden.json", false);
+        check_file(&run, "golden-caches.json", true);
         arena_rewind(&run.arena, 0);
     }
     printf("1..%d\n", n_tests);
