@@ -23,17 +23,25 @@ struct extents;
 void extents_create(struct extents **extents, int64_t n_slots, int32_t n_extents_max,
                     struct arena *arena);
 
-/* Finds `n` slots that are free from iteration `from` on and holds them until iteration `until`
- * (exclusive). Returns the first slot, or -1: no room in time. n 0: returns 0. */
-int64_t extents_place(struct extents *extents, int64_t n, int64_t from, int64_t until);
+/* Forgets every extent. */
+void extents_reset(struct extents *extents);
 
-/* The holder of [begin, begin + n) is done before its time: free from iteration `at` on. */
-void extents_release(struct extents *extents, int64_t begin, int64_t n, int64_t at);
+/* When an extent is held: iterations [from, until). */
+struct extent_time {
+    int64_t from, until; /* until EXTENT_OPEN: until it is released */
+};
+#define EXTENT_OPEN INT64_MAX
 
-/* Slots held or promised at iteration `at`. */
-int64_t extents_held(const struct extents *extents, int64_t at);
+/* Finds `n` > 0 slots that nobody holds or is promised from time.from on, and holds them for that
+ * time; `now` is the current iteration, at most time.from. Returns the first slot, or -1: no room
+ * in time. */
+int64_t extents_place(struct extents *extents, int64_t n, int64_t now, struct extent_time time);
 
-/* Whether `n` slots could ever be placed: n <= n_slots. */
-bool extents_can_hold(const struct extents *extents, int64_t n);
+/* The holder of [begin, begin + n) until `until` is done before: free from iteration `now` on,
+ * unless the slots are promised to somebody. */
+void extents_release(struct extents *extents, int64_t begin, int64_t n, int64_t until, int64_t now);
+
+/* Slots held or promised at iteration `now`. */
+int64_t extents_held(const struct extents *extents, int64_t now);
 
 #endif

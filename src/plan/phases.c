@@ -99,6 +99,7 @@ bool phases_init(struct phases *phases, int32_t n_prompt, bool has_masks,
         .n_twins = decode->cfg_scale > 0 ? 2 : 1,
         .shift = model->shift,
         .is_open_ended = decode->threshold > 0 || decode->factor > 0,
+        .is_by_chance = decode->remasking == REMASKING_ORIGIN,
         .cache = decode->cache,
         .retention = decode->retention,
         .delay = decode->cache == CACHE_SPARSE ? decode->delay : 0,
@@ -138,7 +139,10 @@ int32_t phases_steps_max(const struct phases *phases, int32_t n_masked)
 {
     assert(n_masked > 0);
     if (phases->is_open_ended || phases->steps_per_block == 0) return n_masked;
-    return phases->steps_per_block;
+    /* Exact quotas: the steps that commit nothing are not run. By chance: any may commit nothing.
+     */
+    if (phases->is_by_chance || phases->steps_per_block < n_masked) return phases->steps_per_block;
+    return n_masked;
 }
 
 /* ---- one step ---- */

@@ -34,6 +34,7 @@ struct phases {
     int32_t steps_per_block; /* 0: as many as the block has masks */
     int32_t n_twins;         /* canvases in each step: 2 under CFG, else 1 */
     int32_t shift;
+    bool is_by_chance;  /* Dream's origin: a step commits each mask with a probability */
     bool is_open_ended; /* threshold or factor: a block ends when it is full, not by a count */
     enum cache_kind cache;
     double retention;

@@ -49,6 +49,9 @@ struct planner_options {
     bool no_promises; /* planned: extents are held from a block's first step on */
 };
 
+/* Most steps of one block. */
+#define PLANNER_STEPS_MAX 8192
+
 struct planner;
 
 /* A request as the planner sees it. */
@@ -112,7 +115,7 @@ enum planner_status planner_next(struct planner *planner, uint64_t now_ns,
 void planner_report(struct planner *planner, int32_t request, enum step_outcome outcome,
                     int32_t next_block);
 
-/* Reports that were not what was expected, and iterations decided since the last such. */
+/* Blocks that were complete before all their steps, and requests that ended before all blocks. */
 int64_t planner_surprises(const struct planner *planner);
 
 /* Slots held or promised now. */

@@ -1,0 +1,240 @@
+/* The members' states, whatever the policy: arrivals, items, reports, extents. */
+#include "plan/planner.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "plan/planner_parts.h"
+
+struct policy_functions {
+    void (*ready)(struct planner *planner, int32_t number);
+    void (*choose)(struct planner *planner, struct plan_iteration *iteration);
+};
+
+static const struct policy_functions functions[] = {
+    [POLICY_STATIC] = {policy_static_ready, policy_static_choose},
+    [POLICY_FCFS] = {policy_fcfs_ready, policy_fcfs_choose},
+    [POLICY_PLANNED] = {policy_planned_ready, policy_planned_choose},
+};
+
+void planner_create(struct planner **planner, const struct planner_options *options,
+                    struct arena *arena)
+{
+    size_t n = (size_t)options->n_requests_max;
+    assert(options->n_rows_max > 0);
+    assert(options->n_requests_max > 0);
+    struct planner *made = arena_push(arena, 1, sizeof *made);
+    *made = (struct planner){
+        .options = *options,
+        .members = arena_push(arena, n, sizeof *made->members),
+        .running = arena_push(arena, n, sizeof *made->running),
+        .ready = arena_push(arena, n, sizeof *made->ready),
+        .aside = arena_push(arena, n, sizeof *made->aside),
+        .items = arena_push(arena, n, sizeof *made->items),
+        .promised = arena_push(arena, PLANNER_STEPS_MAX, sizeof *made->promised),
+    };
+    if (!(made->options.tokens_per_step >= 1)) made->options.tokens_per_step = 1;
+    extents_create(&made->extents, options->n_slots, options->n_requests_max, arena);
+    *planner = made;
+}
+
+void planner_reset(struct planner *planner)
+{
+    assert(planner->members);
+    planner->n_members = planner->n_arrived = planner->n_ended = 0;
+    planner->n_running = planner->n_ready = planner->n_places = planner->batch_begin = 0;
+    planner->n_surprises = planner->index = 0;
+    planner->is_sorted = false;
+    memset(planner->promised, 0, PLANNER_STEPS_MAX * sizeof *planner->promised);
+    memset(&planner->endings, 0, sizeof planner->endings);
+    extents_reset(planner->extents);
+}
+
+/* ---- what a request needs ---- */
+
+int64_t planner_block_slots(const struct phases *phases, int32_t block)
+{
+    int64_t n = phases_prompt_slots(phases);
+    assert(block < phases->n_blocks);
+    return (n + phases_kept_slots(phases, block)) * phases->n_twins;
+}
+
+int64_t planner_most_slots(const struct phases *phases)
+{
+    int64_t most = 0;
+    assert(phases->n_blocks > 0);
+    for (int32_t block = 0; block < phases->n_blocks; block++) {
+        int64_t n = planner_block_slots(phases, block);
+        if (n > most) most = n;
+    }
+    return most;
+}
+
+int32_t planner_block_steps(const struct phases *phases, int32_t block)
+{
+    int32_t begin, end;
+    phases_block(phases, block, &begin, &end);
+    assert(begin < end);
+    return phases_steps_max(phases, end - begin);
+}
+
+bool planner_check(const struct planner_options *options, const struct phases *phases,
+                   struct error *err)
+{
+    int32_t n_rows = phases_full_rows(phases), n_steps = planner_block_steps(phases, 0);
+    int64_t n_slots = planner_most_slots(phases);
+    assert(n_rows > 0);
+    if (n_rows > options->n_rows_max)
+        return error_set(err, ERROR_FORMAT, "needs %d rows in one forward, --rows allows %d",
+                         n_rows, options->n_rows_max);
+    if (n_slots > options->n_slots)
+        return error_set(err, ERROR_FORMAT,
+                         "keeps %lld positions in the KV cache, --kv-memory allows %lld",
+                         (long long)n_slots, (long long)options->n_slots);
+    if (n_steps > PLANNER_STEPS_MAX)
+        return error_set(err, ERROR_FORMAT, "a block has %d steps, at most %d", n_steps,
+                         PLANNER_STEPS_MAX);
+    return true;
+}
+
+double planner_expected_blocks(const struct planner *planner, const struct phases *phases,
+                               int32_t block)
+{
+    const struct endings *endings = &planner->endings;
+    double expected = 0, survives = 1;
+    assert(block < phases->n_blocks);
+    for (int32_t b = block; b < phases->n_blocks; b++) {
+        int32_t i = b < PLANNER_BLOCKS_MAX ? b : PLANNER_BLOCKS_MAX - 1;
+        expected += survives;
+        /* One imagined request that went on: few observations decide little. */
+        survives *= 1 - (double)endings->n_stopped[i] / ((double)endings->n_entered[i] + 1);
+    }
+    return expected;
+}
+
+/* ---- arrivals ---- */
+
+static void become_ready(struct planner *planner, int32_t number)
+{
+    struct member *member = &planner->members[number];
+    member->state = MEMBER_READY;
+    member->step = 0;
+    member->n_steps = planner_block_steps(member->phases, member->block);
+    assert(member->n_steps > 0);
+    functions[planner->options.policy].ready(planner, number);
+}
+
+int32_t planner_add(struct planner *planner, const struct planner_request *request)
+{
+    int32_t number = planner->n_members++;
+    assert(number < planner->options.n_requests_max);
+    assert(number == 0 || planner->members[number - 1].arrival_ns <= request->arrival_ns);
+    planner->members[number] = (struct member){.phases = request->phases,
+                                               .arrival_ns = request->arrival_ns,
+                                               .block = request->first_block};
+    return number;
+}
+
+static void take_arrivals(struct planner *planner, uint64_t now_ns)
+{
+    assert(planner->n_arrived <= planner->n_members);
+    while (planner->n_arrived < planner->n_members &&
+           planner->members[planner->n_arrived].arrival_ns <= now_ns)
+        become_ready(planner, planner->n_arrived++);
+}
+
+/* ---- iterations ---- */
+
+void planner_add_item(struct planner *planner, int32_t number, struct plan_iteration *iteration)
+{
+    const struct member *member = &planner->members[number];
+    const struct phases *phases = member->phases;
+    int64_t n_prompt = (int64_t)phases_prompt_slots(phases) * phases->n_twins;
+    assert(member->state == MEMBER_RUNNING);
+    struct plan_item *item = &iteration->items[iteration->n_items++];
+    *item = (struct plan_item){.request = number,
+                               .block = member->block,
+                               .step = member->step,
+                               .prompt_begin = member->n > 0 && n_prompt > 0 ? member->begin : -1,
+                               .kept_begin = member->n > n_prompt ? member->begin + n_prompt : -1};
+    phases_step(phases, member->block, member->step, &item->shape);
+    if (item->kept_begin < 0) item->shape.n_kept = 0; /* no step is left that would see it */
+    iteration->n_rows += item->shape.n_rows * phases->n_twins;
+}
+
+enum planner_status planner_next(struct planner *planner, uint64_t now_ns,
+                                 struct plan_iteration *iteration, uint64_t *next_arrival_ns)
+{
+    take_arrivals(planner, now_ns);
+    if (planner->n_ended == planner->n_members) return PLANNER_DONE;
+    *iteration = (struct plan_iteration){.index = planner->index, .items = planner->items};
+    functions[planner->options.policy].choose(planner, iteration);
+    assert(iteration->n_rows + iteration->n_pad_rows <= planner->options.n_rows_max);
+    if (iteration->n_items > 0) {
+        planner->index++;
+        return PLANNER_ITERATION;
+    }
+    assert(planner->n_arrived < planner->n_members); /* else nothing would ever run again */
+    *next_arrival_ns = planner->members[planner->n_arrived].arrival_ns;
+    return PLANNER_IDLE;
+}
+
+/* ---- reports ---- */
+
+void planner_release(struct planner *planner, struct member *member)
+{
+    assert(member->n >= 0);
+    if (member->n > 0 && member->until > planner->index)
+        extents_release(planner->extents, member->begin, member->n, member->until, planner->index);
+    member->n = 0;
+    member->is_held_over = false;
+}
+
+static void count_ending(struct planner *planner, const struct member *member, bool stopped)
+{
+    int32_t i = member->block < PLANNER_BLOCKS_MAX ? member->block : PLANNER_BLOCKS_MAX - 1;
+    assert(member->block >= 0);
+    planner->endings.n_entered[i]++;
+    planner->endings.n_stopped[i] += stopped;
+}
+
+void planner_report(struct planner *planner, int32_t request, enum step_outcome outcome,
+                    int32_t next_block)
+{
+    struct member *member = &planner->members[request];
+    assert(request < planner->n_members);
+    assert(member->state == MEMBER_RUNNING);
+    member->step++;
+    if (outcome == STEP_GOES_ON) {
+        assert(member->step < member->n_steps);
+        return;
+    }
+    bool stopped = outcome == STEP_END && member->block < member->phases->n_blocks - 1;
+    planner->n_surprises += stopped || member->step < member->n_steps;
+    count_ending(planner, member, stopped);
+    if (planner->options.policy == POLICY_PLANNED) policy_planned_shorten(planner, member);
+    if (outcome == STEP_END) {
+        planner_release(planner, member);
+        member->state = MEMBER_ENDED;
+        planner->n_ended++;
+        return;
+    }
+    assert(next_block > member->block);
+    bool goes_over = member->is_held_over &&
+                     (planner->options.policy != POLICY_PLANNED || planner->options.no_parking ||
+                      !phases_is_free_start(member->phases, next_block));
+    if (!goes_over) planner_release(planner, member);
+    member->block = next_block;
+    become_ready(planner, request);
+}
+
+int64_t planner_surprises(const struct planner *planner)
+{
+    return planner->n_surprises;
+}
+
+int64_t planner_slots_held(const struct planner *planner)
+{
+    assert(planner->extents);
+    return extents_held(planner->extents, planner->index);
+}
