@@ -18,6 +18,7 @@
 #include "golden/probe.h"
 
 #define LOG_PROB_TOLERANCE 2e-3
+#define TIGHT_ROWS         300
 #define LOGITS_TOLERANCE   2e-5 /* of the row's largest value; float32 arithmetic */
 
 struct answer_copy {
@@ -166,13 +167,23 @@ static void shuffle(int32_t *order, int32_t n)
         order[i] = i % 2 == 0 ? n - 1 - i / 2 : i / 2;
 }
 
-static void check_answers(struct run *run, struct executor *executor)
+/* Answers of all cases together; NULL: `err`. */
+static struct answer_copy *run_in_order(struct run *run, struct executor *executor,
+                                        struct error *err)
 {
-    struct error err = {0};
     int32_t *order = arena_push(&run->arena, (size_t)run->n_cases, sizeof *order);
     for (int32_t i = 0; i < run->n_cases; i++)
         order[i] = i;
-    struct answer_copy *together = run_cases(run, executor, order, run->n_cases, &err);
+    return run_cases(run, executor, order, run->n_cases, err);
+}
+
+static struct answer_copy *check_answers(struct run *run, struct executor *executor)
+{
+    struct error err = {0};
+    struct answer_copy *together = run_in_order(run, executor, &err);
+    int32_t *order = arena_push(&run->arena, (size_t)run->n_cases, sizeof *order);
+    for (int32_t i = 0; i < run->n_cases; i++)
+        order[i] = i;
     struct answer_copy *alone = together ? run_cases(run, executor, order, 1, &err) : NULL;
     shuffle(order, run->n_cases);
     /* ref has no tiles or threads that a neighbour could move; two ways are enough for it. */
@@ -181,7 +192,7 @@ static void check_answers(struct run *run, struct executor *executor)
     if (alone && !is_ref) shuffled = run_cases(run, executor, order, run->n_cases, &err);
     if (!shuffled) {
         report(false, run->folder, "runs", err.message);
-        return;
+        return NULL;
     }
     for (int32_t i = 0; i < run->n_cases; i++) {
         const char *why = difference(&run->cases[i], &together[i]);
@@ -192,27 +203,60 @@ static void check_answers(struct run *run, struct executor *executor)
     if (!is_ref)
         report(same_bits(run, together, shuffled), run->folder,
                "shuffled, the answers are the same bits", "they differ");
+    return together;
 }
 
-static void check_executor(struct run *run)
+/* Opens an engine with little room (the static policy: for batches of three), or the usual one. */
+static bool open_engine(struct run *run, struct engine *engine, enum policy policy, bool is_tight,
+                        struct error *err)
 {
-    struct engine engine;
     struct engine_options options = {.model_dir = run->model_dir,
                                      .backend = run->backend,
                                      .cpu_isa = run->limits.cpu_isa,
                                      .n_threads = run->limits.n_threads,
                                      .n_requests_max = 256,
-                                     .kv_bytes = SIZE_MAX};
+                                     .kv_bytes = SIZE_MAX,
+                                     .policy = policy};
     struct model_config config;
+    if (is_tight) options.n_rows_max = TIGHT_ROWS;
+    if (is_tight && policy == POLICY_STATIC) options.n_running_max = 3;
+    return config_read(&config, run->model_dir, &run->arena, err) &&
+           engine_open(engine, &options, &config, &run->arena, err);
+}
+
+/* Whatever the policy, and with so little room that requests wait, the answers are the same. */
+static void check_policies(struct run *run, const struct answer_copy *expected)
+{
+    static const char *const names[] = {"static", "fcfs", "planned"};
+    for (int i = 0; i < 3; i++) {
+        struct engine engine;
+        struct error err = {0};
+        char what[64];
+        snprintf(what, sizeof what, "policy %s, the answers are the same bits", names[i]);
+        if (!open_engine(run, &engine, (enum policy)i, true, &err)) {
+            report(false, run->folder, what, err.message);
+            continue;
+        }
+        const struct answer_copy *answers = run_in_order(run, engine.executor, &err);
+        bool same = answers && same_bits(run, answers, expected);
+        report(same, run->folder, what, answers ? "they differ" : err.message);
+        engine_close(&engine);
+    }
+}
+
+static void check_executor(struct run *run)
+{
+    struct engine engine;
     struct error err = {0};
     size_t mark = run->arena.used_bytes;
-    if (!config_read(&config, run->model_dir, &run->arena, &err) ||
-        !engine_open(&engine, &options, &config, &run->arena, &err)) {
+    if (!open_engine(run, &engine, POLICY_PLANNED, false, &err)) {
         report(false, run->folder, "opens", err.message);
         return;
     }
-    check_answers(run, engine.executor);
+    const struct answer_copy *answers = check_answers(run, engine.executor);
     engine_close(&engine);
+    /* ref is slow, and what differs between policies is above the backend. */
+    if (answers && strcmp(run->backend, "ref") != 0) check_policies(run, answers);
     arena_rewind(&run->arena, mark);
 }
 
