@@ -100,6 +100,7 @@ static bool is_filled(const struct run *run, int wait_ms)
 
 /* ---- answers ---- */
 
+/* The line of a prompt of the current window; `answer` NULL: its error. */
 static bool put_line(struct run *run, const struct prompt *prompt, const struct answer *answer,
                      struct error *err)
 {
@@ -111,11 +112,27 @@ static bool put_line(struct run *run, const struct prompt *prompt, const struct 
     return output_put(run->output, (int32_t)(prompt - run->current->prompts), line, err);
 }
 
+static bool put_failure(struct run *run, const struct prompt *prompt, struct error *err)
+{
+    assert(prompt->code != PROMPT_GOOD);
+    if (!put_line(run, prompt, NULL, err)) return false;
+    if (run->report.n_failed == 0)
+        report_note(&run->report, "the first bad line is %s:%lld: %s", run->label,
+                    (long long)prompt->line, prompt->message);
+    report_failed(&run->report);
+    return true;
+}
+
 static bool handle_answer(void *context, const struct answer *answer, struct error *err)
 {
     struct run *run = context;
-    const struct prompt *prompt = answer->request->line_state;
+    struct prompt *prompt = answer->request->line_state;
     assert(prompt->code == PROMPT_GOOD);
+    if (answer->failure != NULL) {
+        prompt->code = PROMPT_NOT_FINITE;
+        prompt->message = answer->failure;
+        return put_failure(run, prompt, err);
+    }
     if (!put_line(run, prompt, answer, err)) return false;
     report_answered(&run->report, answer->n_effective, prompt->n_generate,
                     answer->times.finished_ns - answer->request->admitted_ns);
@@ -141,11 +158,7 @@ static bool answer_window(struct run *run, const struct window *window, struct e
     for (int32_t i = 0; i < window->n_prompts; i++) {
         const struct prompt *prompt = &window->prompts[i];
         if (prompt->code == PROMPT_GOOD) continue;
-        if (!put_line(run, prompt, NULL, err)) return false;
-        if (run->report.n_failed == 0)
-            report_note(&run->report, "the first bad line is %s:%lld: %s", run->label,
-                        (long long)prompt->line, prompt->message);
-        report_failed(&run->report);
+        if (!put_failure(run, prompt, err)) return false;
     }
     if (window->n_requests == 0 ||
         executor_run(run->engine.executor, window->requests, window->n_requests, &events, err))

@@ -49,6 +49,7 @@ const char *prompts_code_name(enum prompt_code code)
         [PROMPT_TOO_LONG] = "prompt_too_long",
         [PROMPT_UNSUPPORTED_FIELD] = "unsupported_field",
         [PROMPT_INVALID_SETTING] = "invalid_setting",
+        [PROMPT_NOT_FINITE] = "not_finite",
     };
     assert((unsigned)code < PROMPT_CODE_COUNT);
     return names[code];

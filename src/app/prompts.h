@@ -34,6 +34,7 @@ enum prompt_code {
     PROMPT_TOO_LONG,          /* does not fit the model, or the rows of a forward */
     PROMPT_UNSUPPORTED_FIELD, /* would change the answer, and we cannot do it */
     PROMPT_INVALID_SETTING,   /* a decode setting out of range, or at odds with another */
+    PROMPT_NOT_FINITE,        /* found while it ran: the model gives no token a finite logit */
     PROMPT_CODE_COUNT,
 };
 

@@ -214,7 +214,7 @@ struct score_row {
 
 /* What score found for a row. */
 struct pick {
-    int32_t id;
+    int32_t id; /* -1: no logit is finite, or one is NaN or +inf; the rest then means nothing */
     float log_prob;
     double confidence; /* larger is surer */
 };
@@ -242,7 +242,8 @@ enum commit_rule {
 /* One request's picks [pick_begin, pick_begin + n_picks) of score. Order: confidence descending,
  * then position ascending. order_temperature > 0 (COMMIT_TOP): draws without replacement from
  * softmax(confidence / order_temperature), as confidence / order_temperature + gumbel noise. A
- * chosen pick's id is written to its canvas cell (and to the twin's cell under CFG). */
+ * chosen pick's id is written to its canvas cell (and to the twin's cell under CFG). A request with
+ * a pick that has no id commits nothing. */
 struct commit_request {
     int32_t pick_begin, n_picks;
     enum commit_rule rule;

@@ -298,5 +298,4 @@ void cpu_score(struct backend *backend, const struct score_args *args)
         for (int32_t i = 0; i < group.n; i++)
             args->picks[group.pick_begin + i] = pick_finish(&cpu->states[i]);
     }
-    host_check_picks(backend, args->picks, args->n);
 }

@@ -96,18 +96,6 @@ void host_store_kv(struct backend *backend, const struct store_kv_args *args)
     }
 }
 
-void host_check_picks(struct backend *backend, const struct pick *picks, int32_t n)
-{
-    assert(n >= 0);
-    for (int32_t i = 0; i < n && backend->failure.code == ERROR_NONE; i++) {
-        if (picks[i].id >= 0) continue;
-        error_set(&backend->failure, ERROR_UNAVAILABLE,
-                  "scored row %d has no finite logit to choose from: every token is suppressed, or "
-                  "the model's numbers overflowed",
-                  i);
-    }
-}
-
 /* ---- commit ---- */
 
 /* What a request's picks are sorted by, descending. */
@@ -195,12 +183,21 @@ static void commit_each(const struct commit_args *args, const struct commit_requ
     }
 }
 
+static bool has_ids(const struct commit_args *args, const struct commit_request *request)
+{
+    assert(request->n_picks >= 0);
+    for (int32_t i = 0; i < request->n_picks; i++)
+        if (args->picks[request->pick_begin + i].id < 0) return false;
+    return true;
+}
+
 void host_commit(struct backend *backend, const struct commit_args *args)
 {
     (void)backend;
     assert(args->canvas.dtype == DTYPE_I32);
     for (int32_t i = 0; i < args->n; i++) {
         const struct commit_request *request = &args->requests[i];
+        if (!has_ids(args, request)) continue;
         switch (request->rule) {
         case COMMIT_TOP: commit_top(args, request); break;
         case COMMIT_THRESHOLD: commit_threshold(args, request); break;

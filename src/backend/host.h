@@ -38,11 +38,6 @@ void host_commit(struct backend *backend, const struct commit_args *args);
 /* Gives the regions back: the end of a close. */
 void host_release(struct backend *backend);
 
-/* Latches ERROR_UNAVAILABLE for the first pick with id < 0 (its row had no finite logit, see
- * pick_finish). Called once at the end of score, from one thread: the message does not depend on
- * which worker met the row. */
-void host_check_picks(struct backend *backend, const struct pick *picks, int32_t n);
-
 /* Element index in kv_cache.keys (and values) of cached row `row` of `n` of a KV head. */
 static inline size_t host_cache_index(int64_t cache_begin, int32_t n_kv_heads, int32_t head_dim,
                                       int32_t n, int32_t kv_head, int32_t row)

@@ -46,6 +46,7 @@ static void feed_tile(struct pick_state *state, const struct score_args *args, i
 
 void ref_score(struct backend *backend, const struct score_args *args)
 {
+    (void)backend;
     assert(args->n_vocab <= args->head.n_out);
     for (int32_t i = 0; i < args->n; i++) {
         struct pick_state state;
@@ -56,5 +57,4 @@ void ref_score(struct backend *backend, const struct score_args *args)
         } while (pick_again(&state));
         args->picks[i] = pick_finish(&state);
     }
-    host_check_picks(backend, args->picks, args->n);
 }

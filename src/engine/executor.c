@@ -11,6 +11,7 @@
 #include "engine/executor.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -30,6 +31,7 @@ struct running {
     int32_t n_forwards, n_refreshes, n_blocks_entered;
     int64_t n_positions;
     int32_t pick_begin; /* in the current batch */
+    char failure[160];  /* why it cannot go on; "": it can */
     struct answer_times times;
 };
 
@@ -221,6 +223,10 @@ static bool give_answer(const struct executor *executor, struct running *running
                         const struct executor_events *events, struct error *err)
 {
     const struct request *request = running->request;
+    if (running->failure[0] != '\0') {
+        struct answer none = {.request = request, .failure = running->failure};
+        return events->answered(events->context, &none, err);
+    }
     bool infill = request->decode.gen_length == 0;
     int32_t begin = infill ? 0 : request->n_prompt, end = running->phases.n_canvas;
     bool stopped = running->stop_cell >= 0;
@@ -483,10 +489,27 @@ static void take_commits(struct executor *executor, struct running *running, uin
     running->times.last_commit_ns = now_ns;
 }
 
+/* A row of the request that has no finite logit: all suppressed, or the numbers overflowed. */
+static bool is_broken(const struct executor *executor, struct running *running)
+{
+    const struct pick *picks = executor->picks + running->pick_begin;
+    for (int32_t i = 0; i < running->n_block_masked; i++) {
+        if (picks[i].id >= 0) continue;
+        snprintf(running->failure, sizeof running->failure,
+                 "step %d: no token can be chosen for position %u: its logits are not finite, or "
+                 "every token is suppressed",
+                 running->n_forwards, executor->pick_position[running->pick_begin + i]);
+        return true;
+    }
+    assert(running->n_block_masked > 0);
+    return false;
+}
+
 /* After a step: what came of it. `running->block_index` is then the block to go on with. */
 static enum step_outcome advance(struct executor *executor, struct running *running,
                                  uint64_t now_ns)
 {
+    if (is_broken(executor, running)) return STEP_END;
     take_commits(executor, running, now_ns);
     running->n_forwards++;
     running->step++;

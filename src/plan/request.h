@@ -94,6 +94,7 @@ struct answer {
     int32_t reuse_steps;   /* forwards of the window alone */
     int64_t positions;     /* rows computed for it in the layers */
     struct answer_times times;
+    const char *failure; /* NULL: fine. Else why there is no answer; only `request` counts then */
 };
 
 #endif

@@ -15,13 +15,13 @@ static struct engine engine;
 static int32_t prompts[N_REQUESTS][16];
 
 struct outcome {
-    int32_t n_answers[N_REQUESTS];
+    int32_t n_answers[N_REQUESTS], n_failures[N_REQUESTS];
     int32_t n_tokens[N_REQUESTS], steps[N_REQUESTS], n_effective[N_REQUESTS];
     int32_t ids[N_REQUESTS][64];
     int32_t n_iterations, n_iterations_max; /* 0: no limit */
 };
 
-static void open_engine(int32_t n_rows_max, int32_t shift)
+static void open_engine_with(const struct engine_options *options, int32_t shift)
 {
     struct model_config config = {.family = FAMILY_LLADA,
                                   .n_layers = 2,
@@ -40,14 +40,20 @@ static void open_engine(int32_t n_rows_max, int32_t shift)
                                   .eot_id = -1,
                                   .n_stop_ids = 4,
                                   .stop_ids = {7, 11, 20, 33}};
-    struct engine_options options = {.model_dir = "dummy",
-                                     .backend = "ref",
-                                     .dummy_weights = true,
-                                     .n_rows_max = n_rows_max,
-                                     .n_requests_max = N_REQUESTS};
     struct error err = {0};
     cr_assert(arena_create(&arena, (size_t)256 << 20, NULL));
-    cr_assert(engine_open(&engine, &options, &config, &arena, &err), "%s", err.message);
+    cr_assert(engine_open(&engine, options, &config, &arena, &err), "%s", err.message);
+}
+
+static void open_engine(int32_t n_rows_max, int32_t shift)
+{
+    open_engine_with(&(struct engine_options){.model_dir = "dummy",
+                                              .backend = "ref",
+                                              .dummy_weights = true,
+                                              .n_rows_max = n_rows_max,
+                                              .n_requests_max = N_REQUESTS,
+                                              .policy = POLICY_PLANNED},
+                     shift);
 }
 
 static void close_engine(void)
@@ -61,6 +67,10 @@ static bool answered(void *context, const struct answer *answer, struct error *e
     struct outcome *outcome = context;
     int64_t i = answer->request->index;
     (void)err;
+    if (answer->failure) {
+        outcome->n_failures[i]++;
+        return true;
+    }
     outcome->n_answers[i]++;
     outcome->n_tokens[i] = answer->n_tokens;
     outcome->n_effective[i] = answer->n_effective;
@@ -96,13 +106,15 @@ static struct request make_request(int32_t i)
     return request;
 }
 
+static struct request (*make)(int32_t i) = make_request;
+
 static bool run(struct outcome *outcome, struct error *err)
 {
     struct request requests[N_REQUESTS];
     struct executor_events events = {
         .context = outcome, .answered = answered, .iterated = iterated};
     for (int32_t i = 0; i < N_REQUESTS; i++) {
-        requests[i] = make_request(i);
+        requests[i] = make(i);
         cr_assert(executor_check(engine.executor, &requests[i], err), "%s", err->message);
     }
     return executor_run(engine.executor, requests, N_REQUESTS, &events, err);
@@ -138,6 +150,106 @@ Test(executor, answers_do_not_depend_on_the_room_in_a_batch)
     cr_assert_gt(narrow.n_iterations, wide.n_iterations);
     cr_assert_arr_eq(narrow.ids, wide.ids, sizeof wide.ids);
     cr_assert_arr_eq(narrow.steps, wide.steps, sizeof wide.steps);
+    close_engine();
+}
+
+static bool is_answered_with(const struct outcome *outcome, int32_t id)
+{
+    for (int32_t i = 0; i < N_REQUESTS; i++)
+        for (int32_t j = 0; j < outcome->n_tokens[i]; j++)
+            if (outcome->ids[i][j] == id) return true;
+    return false;
+}
+
+/* One token's embedding is not a number: only who has it in the prompt suffers. */
+Test(executor, a_request_whose_numbers_break_fails_alone)
+{
+    static struct outcome good, outcome;
+    struct error err = {0};
+    open_engine(1024, 0);
+    cr_assert(run(&good, &err), "%s", err.message);
+    int32_t poison = 0; /* a token that no answer has: feeding it back would break that one, too */
+    while (is_answered_with(&good, poison))
+        poison++;
+    struct matrix table = engine.model.weights.embedding;
+    size_t row_bytes = (size_t)table.n_cols * dtype_bytes(table.dtype);
+    memset((char *)table.data + (size_t)poison * row_bytes, 0xFF, row_bytes);
+    cr_assert(run(&outcome, &err), "%s", err.message);
+    int32_t n_failed = 0;
+    for (int32_t i = 0; i < N_REQUESTS; i++) {
+        bool has_it = false;
+        for (int32_t j = 0; j < 1 + i % 16; j++)
+            has_it |= prompts[i][j] == poison;
+        n_failed += has_it;
+        cr_assert_eq(outcome.n_failures[i], has_it, "request %d", i);
+        cr_assert_eq(outcome.n_answers[i], !has_it, "request %d", i);
+        if (!has_it) cr_assert_arr_eq(outcome.ids[i], good.ids[i], sizeof good.ids[i]);
+    }
+    cr_assert(n_failed > 0 && n_failed < N_REQUESTS, "%d requests have the token", n_failed);
+    close_engine();
+}
+
+/* ---- caches and policies ---- */
+
+static struct request cache_request(int32_t i)
+{
+    struct request request = make_request(i);
+    request.decode.cache = (enum cache_kind)(i % 4);
+    request.decode.retention = 0.2 + 0.2 * (i % 5);
+    request.decode.delay = i % 3;
+    request.decode.shared_select = i % 6 == 3;
+    request.decode.refresh_every = i % 5;
+    request.decode.prompt_refresh_every = 1 + i % 3;
+    request.decode.suffix_window = i % 4;
+    return request;
+}
+
+static void open_tight(enum policy policy, int32_t n_rows_max, size_t kv_bytes, int32_t shift)
+{
+    open_engine_with(&(struct engine_options){.model_dir = "dummy",
+                                              .backend = "ref",
+                                              .dummy_weights = true,
+                                              .n_rows_max = n_rows_max,
+                                              .n_requests_max = N_REQUESTS,
+                                              .kv_bytes = kv_bytes,
+                                              .policy = policy,
+                                              .n_running_max = policy == POLICY_STATIC ? 4 : 0},
+                     shift);
+}
+
+Test(executor, caches_give_the_same_answers_under_every_policy_and_with_little_room)
+{
+    static struct outcome expected, outcome;
+    struct error err = {0};
+    make = cache_request;
+    for (int32_t shift = 0; shift < 2; shift++) {
+        open_tight(POLICY_PLANNED, 4096, SIZE_MAX, shift);
+        memset(&expected, 0, sizeof expected);
+        cr_assert(run(&expected, &err), "%s", err.message);
+        close_engine();
+        for (int policy = 0; policy < 3; policy++) {
+            open_tight((enum policy)policy, 128, 40000, shift);
+            memset(&outcome, 0, sizeof outcome);
+            cr_assert(run(&outcome, &err), "%s", err.message);
+            struct executor_counts counts = executor_counts(engine.executor);
+            cr_assert_gt(outcome.n_iterations, expected.n_iterations);
+            cr_assert_arr_eq(outcome.ids, expected.ids, sizeof expected.ids, "policy %d", policy);
+            cr_assert_arr_eq(outcome.steps, expected.steps, sizeof expected.steps);
+            cr_assert((policy == POLICY_STATIC) == (counts.n_pad_positions > 0));
+            cr_assert_gt(counts.n_slots_peak, 0);
+            cr_assert_leq(counts.n_slots_peak * 2 * 2 * 16 * 4, 40000, "slots within the pool");
+            close_engine();
+        }
+    }
+}
+
+Test(executor, a_request_that_keeps_more_than_the_pool_is_refused_with_the_option)
+{
+    struct error err = {0};
+    struct request request = cache_request(2);
+    open_tight(POLICY_PLANNED, 1024, 256, 0);
+    cr_assert_not(executor_check(engine.executor, &request, &err));
+    cr_assert(strstr(err.message, "--kv-memory allows"), "%s", err.message);
     close_engine();
 }
 
