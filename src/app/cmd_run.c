@@ -1,7 +1,7 @@
 /* dllm-batch run: prompts in, answers out. Read it from the bottom, where the run goes by:
  *
  *     options ─► output named ─► model, tokenizer ─► input ─► engine
- *     background:   read and encode window n+1
+ *     background:   read and encode window n+1, until it is full or wanted
  *     main:         window n: errors ─► executor ─► each answer to text, to JSON, to the file
  *     summary
  */
@@ -58,15 +58,30 @@ struct run {
 
 /* ---- windows, filled in the background ---- */
 
+/* Makes an eventfd readable. */
+static void raise_event(int fd)
+{
+    uint64_t one = 1;
+    ssize_t n_written = write(fd, &one, sizeof one);
+    assert(n_written == sizeof one);
+    (void)n_written;
+}
+
+/* Makes it unreadable again. */
+static void lower_event(int fd)
+{
+    uint64_t count;
+    ssize_t n_read = read(fd, &count, sizeof count);
+    assert(n_read == sizeof count);
+    (void)n_read;
+}
+
 static void fill_window(void *context)
 {
     struct run *run = context;
     assert(run->filled_fd >= 0);
     window_fill(run->filling, &run->intake);
-    uint64_t one = 1;
-    ssize_t n_written = write(run->filled_fd, &one, sizeof one);
-    assert(n_written == sizeof one);
-    (void)n_written;
+    raise_event(run->filled_fd);
 }
 
 static void start_filling(struct run *run, struct window *window)
@@ -76,16 +91,16 @@ static void start_filling(struct run *run, struct window *window)
     background_start(run->background, fill_window, run);
 }
 
-/* False: a signal came first; reading a pipe may take forever. */
+/* From here on the window takes only lines that are there. False: a signal came first; reading a
+ * pipe may take forever. */
 static bool wait_filled(struct run *run)
 {
     assert(run->filling != NULL);
+    raise_event(run->intake.hurry_fd);
     if (!interrupt_wait(run->filled_fd)) return false;
-    uint64_t count;
-    ssize_t n_read = read(run->filled_fd, &count, sizeof count);
-    assert(n_read == sizeof count);
-    (void)n_read;
+    lower_event(run->filled_fd);
     background_wait(run->background);
+    lower_event(run->intake.hurry_fd);
     run->filling = NULL;
     return true;
 }
@@ -287,7 +302,9 @@ static bool open_engine(struct run *run, struct error *err)
                                          .n_cells_max = run->engine.limits.n_cells_max};
     run->intake.prompts = run->prompts;
     run->filled_fd = eventfd(0, EFD_CLOEXEC);
-    if (run->filled_fd < 0) return error_set(err, ERROR_UNAVAILABLE, "cannot make an eventfd");
+    run->intake.hurry_fd = eventfd(0, EFD_CLOEXEC);
+    if (run->filled_fd < 0 || run->intake.hurry_fd < 0)
+        return error_set(err, ERROR_UNAVAILABLE, "cannot make an eventfd");
     return window_create(&run->windows[0], &limits, err) &&
            window_create(&run->windows[1], &limits, err) &&
            background_create(&run->background, err);
@@ -408,6 +425,7 @@ static void run_close(struct run *run)
     assert(run->filling == NULL || is_filled(run, SETTLE_MS));
     background_destroy(run->background);
     if (run->filled_fd >= 0) close(run->filled_fd);
+    if (run->intake.hurry_fd >= 0) close(run->intake.hurry_fd);
     window_destroy(&run->windows[0]);
     window_destroy(&run->windows[1]);
     engine_close(&run->engine);
@@ -426,7 +444,7 @@ bool cmd_run(const struct options *options, int *status, struct error *err)
     run->options = options;
     run->input = options->operand != NULL ? options->operand : "-";
     run->label = strcmp(run->input, "-") == 0 ? "standard input" : run->input;
-    run->filled_fd = -1;
+    run->filled_fd = run->intake.hurry_fd = -1;
     bool is_ok = run_open(run, err);
     if (is_ok && options->dry_run) is_ok = preview(run, status, err);
     else if (is_ok) {
