@@ -247,7 +247,9 @@ def read_tree(root):
     for path in root.rglob("*"):
         parts = path.relative_to(root).parts
         hidden = any(part.startswith(".") and part != ".ci" for part in parts[:-1])
-        if hidden or parts[0].startswith("build") or {"subprojects", "__pycache__"} & set(parts):
+        if hidden or parts[0] == ".git" or parts[0].startswith("build"):
+            continue
+        if {"subprojects", "__pycache__"} & set(parts):
             continue
         if path.is_symlink() or not path.is_file() or path.stat().st_size > 1_000_000:
             continue
