@@ -245,7 +245,7 @@ static bool check_options(const struct run *run, struct error *err)
         return error_set(err, ERROR_USAGE,
                          "--strict reads the prompts twice, so they must be a file, not %s",
                          run->label);
-    return settings_check_flags(options, err);
+    return true;
 }
 
 static bool open_model(struct run *run, struct error *err)
@@ -388,6 +388,7 @@ static bool run_open(struct run *run, struct error *err)
     if (!arena_create(&run->arena, RUN_BYTES_MAX, err)) return false;
     if (!arena_create(&run->scratch, SCRATCH_BYTES_MAX, err)) return false;
     if (!interrupt_install(err) || !open_model(run, err)) return false;
+    if (!settings_check_flags(options, &run->config, err)) return false;
     run->style = (struct output_style){.tokenizer = run->tokenizer,
                                        .model_name = name_model(run),
                                        .token_ids = options->token_ids,

@@ -17,8 +17,11 @@ static void set_up(void)
 {
     options_init(&flags, SUBCOMMAND_RUN);
     options_init(&line, SUBCOMMAND_RUN);
-    config = (struct model_config){
-        .gen_length = 128, .block_length = 32, .remasking = "low_confidence", .temperature = 0.25};
+    config = (struct model_config){.n_positions = 512,
+                                   .gen_length = 128,
+                                   .block_length = 32,
+                                   .remasking = "low_confidence",
+                                   .temperature = 0.25};
     err = (struct error){0};
     if (held == NULL) held = json_array();
 }
@@ -139,11 +142,31 @@ Test(settings, threshold_and_factor_in_one_source_are_an_error)
     give(&line, "threshold", "0.8");
     cr_assert(!settings_resolve(&decode, &config, &flags, &line, false, &err));
     cr_assert_eq(err.code, ERROR_FORMAT);
-    cr_assert(!settings_check_flags(&line, &err));
+    cr_assert(!settings_check_flags(&line, &config, &err));
     cr_assert_eq(err.code, ERROR_USAGE);
     give(&line, "factor", "0");
     resolve(false);
-    cr_assert(settings_check_flags(&line, &err));
+    cr_assert(settings_check_flags(&line, &config, &err));
+}
+
+Test(settings, flags_that_suit_no_bare_line_are_named)
+{
+    give(&flags, "seed", "5");
+    give(&flags, "steps", "7");
+    cr_assert(!settings_check_flags(&flags, &config, &err));
+    cr_assert_eq(err.code, ERROR_USAGE);
+    cr_assert_eq(strncmp(err.message, "--steps: steps is 7, must be", 28), 0, "%s", err.message);
+    give(&flags, "gen_length", "0");
+    cr_assert(settings_check_flags(&flags, &config, &err), "masks are filled in any steps");
+}
+
+Test(settings, what_is_wrong_with_the_model_is_no_mistake_of_the_flags)
+{
+    config.remasking = "unheard_of";
+    give(&flags, "seed", "5");
+    cr_assert(settings_check_flags(&flags, &config, &err));
+    give(&flags, "remasking", "\"entropy\"");
+    cr_assert(settings_check_flags(&flags, &config, &err));
 }
 
 Test(settings, threshold_replaces_a_default_rule_but_not_a_given_one)
