@@ -319,7 +319,7 @@ static bool check_lines(struct run *run, struct error *err)
     if (!open_prompts(run, &prompts, err)) return false;
     prompts_set_executor(prompts, run->engine.executor);
     bool is_ok = survey_take(&survey, prompts, run->label, &run->scratch, err) &&
-                 survey_check(&survey, run->label, err);
+                 survey_check(&survey, run->label, &run->report, err);
     prompts_close(prompts);
     arena_rewind(&run->scratch, 0);
     if (is_ok) run->report.n_expected = survey.n_lines;
