@@ -53,7 +53,7 @@ struct run {
     int filled_fd;          /* readable once it is filled */
     const struct window *current;
     struct error tick_failure; /* flushing between two answers failed */
-    bool ignored_is_noted;
+    bool ignored_is_noted, overlooked_is_noted;
 };
 
 /* ---- windows, filled in the background ---- */
@@ -173,12 +173,17 @@ static void note_ignored(struct run *run)
 {
     assert(run->filling == NULL);
     int64_t line = prompts_ignored_line(run->prompts);
-    if (line == 0 || run->ignored_is_noted) return;
-    run->ignored_is_noted = true;
-    report_note(&run->report,
-                "%s:%lld: model, user, metadata and store in OpenAI lines change no answer and are "
-                "ignored",
-                run->label, (long long)line);
+    const struct overlooked *overlooked = prompts_overlooked(run->prompts);
+    if (line > 0 && !run->ignored_is_noted)
+        report_note(&run->report,
+                    "%s:%lld: model, user, metadata and store in OpenAI lines change no answer and "
+                    "are ignored",
+                    run->label, (long long)line);
+    if (overlooked->line > 0 && !run->overlooked_is_noted)
+        report_note(&run->report, "%s:%lld: %s", run->label, (long long)overlooked->line,
+                    overlooked->text);
+    run->ignored_is_noted = line > 0;
+    run->overlooked_is_noted = overlooked->line > 0;
 }
 
 /* The output is created when there is something to put into it. */
@@ -356,6 +361,7 @@ static bool preview(struct run *run, int *status, struct error *err)
            strcmp(run->place.path, "-") == 0 ? "standard output" : run->place.path,
            run->place.compress ? ", zstd" : "");
     survey_print(&survey, run->label, run->tokenizer, &run->scratch, stdout);
+    note_ignored(run);
     puts("options:");
     options_print(run->options, stdout);
     *status = survey.n_bad > 0 ? 1 : 0;

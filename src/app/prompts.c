@@ -36,6 +36,7 @@ struct prompts {
     struct bytes waiting;
     enum line_status waiting_status;
     int64_t ignored_line;
+    struct overlooked overlooked;
     bool saw_openai; /* so an unreadable line gets the envelope, too */
 };
 
@@ -128,6 +129,31 @@ int64_t prompts_ignored_line(const struct prompts *prompts)
 {
     assert(prompts != NULL);
     return prompts->ignored_line;
+}
+
+const struct overlooked *prompts_overlooked(const struct prompts *prompts)
+{
+    assert(prompts != NULL);
+    return &prompts->overlooked;
+}
+
+static void keep_overlooked(struct overlooked *overlooked, const struct prompt_parts *parts,
+                            int64_t line)
+{
+    assert(parts->overlooked_key != NULL);
+    if (overlooked->line > 0) return;
+    overlooked->line = line;
+    int n = snprintf(overlooked->text, sizeof overlooked->text, "\"%.40s\" is ignored; ",
+                     parts->overlooked_key);
+    char *rest = overlooked->text + n;
+    size_t n_rest = sizeof overlooked->text - (size_t)n;
+    if (parts->meant == OPTION_COUNT) {
+        snprintf(rest, n_rest, "every line gets one answer");
+        return;
+    }
+    int n_hint = snprintf(rest, n_rest, "did you mean \"%s\"?", options_info(parts->meant)->name);
+    for (int i = 0; i < n_hint; i++)
+        if (rest[i] == '-') rest[i] = '_';
 }
 
 /* ---- ids ---- */
@@ -313,6 +339,7 @@ static bool read_line(struct prompts *prompts, const json_t *line, struct prompt
     bool is_ok = is_openai ? prompts_openai_read(line, scratch, &parts, rejection)
                            : prompts_plain_read(line, &plain, scratch, &parts, rejection);
     if (parts.has_ignored && prompts->ignored_line == 0) prompts->ignored_line = prompt->line;
+    if (parts.overlooked_key != NULL) keep_overlooked(&prompts->overlooked, &parts, prompt->line);
     return is_ok && make_request(prompts, &parts, prompt, rejection);
 }
 

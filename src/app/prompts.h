@@ -95,4 +95,11 @@ bool prompts_wait(struct prompts *prompts, int hurry_fd);
  * 0: none so far. */
 int64_t prompts_ignored_line(const struct prompts *prompts);
 
+/* The first key of a plain line that is ignored like any column, but looks like a setting. */
+struct overlooked {
+    int64_t line;   /* 1-based; 0: none so far */
+    char text[192]; /* what is ignored, and what may be meant; for people */
+};
+const struct overlooked *prompts_overlooked(const struct prompts *prompts);
+
 #endif

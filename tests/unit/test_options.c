@@ -337,6 +337,33 @@ Test(options, a_line_key_is_the_name_with_underscores)
         cr_expect_eq(options_find_line_key(others[i]), OPTION_COUNT, "%s", others[i]);
 }
 
+Test(options, keys_near_a_setting_are_told_from_columns)
+{
+    static const struct {
+        const char *key;
+        enum option_id meant;
+    } keys[] = {
+        {"gen-length", OPTION_gen_length},
+        {"genLength", OPTION_gen_length},
+        {"GEN_LENGTH", OPTION_gen_length},
+        {"block_lenth", OPTION_block_length},
+        {"temprature", OPTION_temperature},
+        {"topP", OPTION_top_p},
+        {"Seed", OPTION_seed},
+        {"step", OPTION_steps},
+        {"seeds", OPTION_COUNT},
+        {"actor", OPTION_COUNT},
+        {"answer", OPTION_COUNT},
+        {"stop", OPTION_COUNT},
+        {"temperature_c", OPTION_COUNT},
+        {"", OPTION_COUNT},
+        {"model", OPTION_COUNT},
+        {"a_column_with_a_very_long_name_of_its_own", OPTION_COUNT},
+    };
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        cr_expect_eq(options_find_near_key(keys[i].key), keys[i].meant, "%s", keys[i].key);
+}
+
 /* ---- printing ---- */
 
 static char *printed_help(enum subcommand subcommand)
