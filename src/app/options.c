@@ -429,6 +429,9 @@ static bool take_operand(struct options *options, const char *word, struct error
         return error_set(err, ERROR_USAGE, "unexpected argument '%s': %s takes one %s, '%s'", word,
                          subcommand_names[options->subcommand], operand_names[options->subcommand],
                          options->operand);
+    if (word[0] == '\0')
+        return error_set(err, ERROR_USAGE, "%s is empty, must be a name",
+                         operand_names[options->subcommand]);
     options->operand = word;
     return true;
 }

@@ -18,3 +18,6 @@ try --model
 try -fo
 try -xf
 try one.jsonl two.jsonl
+try --limit 0
+try ''
+try -m ''
