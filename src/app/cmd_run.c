@@ -401,6 +401,9 @@ static bool run_open(struct run *run, struct error *err)
                                        .start_unix_ns = unix_ns,
                                        .start_ns = now_ns};
     if (!open_prompts(run, &run->prompts, err)) return false;
+    if (strcmp(run->input, "-") == 0 && isatty(STDIN_FILENO))
+        report_note(&run->report, "reading prompts from the terminal, one JSON object a line; "
+                                  "Ctrl-D ends them");
     if (options->dry_run) return true;
     if (!open_engine(run, err)) return false;
     if (options->strict) return check_lines(run, err);
@@ -423,7 +426,12 @@ static bool finish_output(struct run *run, bool is_ok, struct error *err)
     bool is_stopped = err->code == ERROR_STOPPED;
     is_ok = is_ok && is_closed;
     report_clear(&run->report);
-    if (is_ok || is_stopped) report_summary(&run->report, &counts, clock_now_ns(), is_stopped);
+    bool is_summed_up = is_ok || is_stopped;
+    /* A name that nobody chose. */
+    if (is_summed_up && !options_is_set(run->options, OPTION_output) &&
+        strcmp(run->place.path, "-") != 0)
+        report_note(&run->report, "the answers are in %s", run->place.path);
+    if (is_summed_up) report_summary(&run->report, &counts, clock_now_ns(), is_stopped);
     return is_ok;
 }
 
