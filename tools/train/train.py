@@ -1,6 +1,7 @@
+#!/usr/bin/python3
 """Trains the shipped LLaDA-style masked-diffusion model and writes it as a Hugging Face folder.
 
-    OMP_NUM_THREADS=1 python3 train.py --out ../../data/models/NAME [--workers 2] [--steps N]
+    OMP_NUM_THREADS=1 ./train.py --out ../../data/models/NAME [--workers 2] [--steps N]
 
 Plain mean cross-entropy over masked answer tokens, end-of-text padding at weight 0.15. Look-up
 needs a circuit of two layers (find the key, copy what follows it) that is found late and suddenly
@@ -14,12 +15,16 @@ import math
 import os
 import random
 import struct
+import sys
 import time
 
-import torch
-import torch.distributed as dist
-import torch.nn.functional as F
-from torch import nn
+try:
+    import torch
+    import torch.distributed as dist
+    import torch.nn.functional as F
+    from torch import nn
+except ImportError as missing:
+    sys.exit(f"{missing} in {sys.executable}; 'tools/setup train' installs it for /usr/bin/python3")
 
 import bpe
 import tasks
