@@ -76,10 +76,10 @@ class Model(nn.Module):
     @torch.no_grad()
     def start_circuits(self, n_sharp=4, sharpness=57.0):
         """Every head of the first two layers starts by attending to what is alike (k = q) and
-        copying it (out = v transposed, head = embedding); later layers start at random. Heads 0 and 1 of the first layer look one token back: their q
-        and k are constants (of the embedding's constant column) whose RoPE angles agree at that
-        distance. Heads 0 and 1 of the second layer compare what those wrote: which token stands
-        before."""
+        copying it (out = v transposed, head = embedding); later layers start at random. Heads 0
+        and 1 of the first layer look one token back: their q and k are constants (of the
+        embedding's constant column) whose RoPE angles agree at that distance. Heads 0 and 1 of the
+        second layer compare what those wrote: which token stands before."""
         d = self.width // self.n_heads
         half = d // 2
         self.wte.weight[:, 0] = 1.0
