@@ -27,7 +27,7 @@ ASSERTS_PER_FUNCTION_MIN = 1.0
 HEADER_COMMENT_MIN = 0.40
 COMMENT_GOAL, COMMENT_BAND = (0.15, 0.25), (0.12, 0.30)
 TEST_SHARE_MIN = 0.8
-LAYER_LINES_MAX = {"src": 12_500, "cuda": 4_000}  # lines with code; ARCHITECTURE.md says why
+LAYER_LINES_MAX = {"src": 18_000, "cuda": 4_000}  # lines with code; ARCHITECTURE.md says why
 
 # What each folder may include (ARCHITECTURE.md, layers). A path names one file.
 SOURCE_LAYERS = ["app", "backend", "base", "engine", "model", "plan", "text"]
@@ -247,7 +247,9 @@ def read_tree(root):
     for path in root.rglob("*"):
         parts = path.relative_to(root).parts
         hidden = any(part.startswith(".") and part != ".ci" for part in parts[:-1])
-        if hidden or parts[0].startswith("build") or {"subprojects", "__pycache__"} & set(parts):
+        if hidden or parts[0] == ".git" or parts[0].startswith("build"):
+            continue
+        if {"subprojects", "__pycache__"} & set(parts):
             continue
         if path.is_symlink() or not path.is_file() or path.stat().st_size > 1_000_000:
             continue

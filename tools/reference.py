@@ -12,8 +12,11 @@ import subprocess
 import sys
 import tempfile
 
-import numpy as np
-import torch
+try:
+    import numpy as np
+    import torch
+except ImportError as missing:
+    sys.exit(f"{missing} in {sys.executable}; 'tools/setup train' installs it for /usr/bin/python3")
 
 from reference_golden import FILES, counts_of, full_case, with_answer, write_cases, write_golden
 from reference_model import Margins, Model, decode, fnv1a, read_json

@@ -1,7 +1,7 @@
 /* dllm-batch run: prompts in, answers out. Read it from the bottom, where the run goes by:
  *
  *     options ─► output named ─► model, tokenizer ─► input ─► engine
- *     background:   read and encode window n+1
+ *     background:   read and encode window n+1, until it is full or wanted
  *     main:         window n: errors ─► executor ─► each answer to text, to JSON, to the file
  *     summary
  */
@@ -53,20 +53,35 @@ struct run {
     int filled_fd;          /* readable once it is filled */
     const struct window *current;
     struct error tick_failure; /* flushing between two answers failed */
-    bool ignored_is_noted;
+    bool ignored_is_noted, overlooked_is_noted;
 };
 
 /* ---- windows, filled in the background ---- */
+
+/* Makes an eventfd readable. */
+static void raise_event(int fd)
+{
+    uint64_t one = 1;
+    ssize_t n_written = write(fd, &one, sizeof one);
+    assert(n_written == sizeof one);
+    (void)n_written;
+}
+
+/* Makes it unreadable again. */
+static void lower_event(int fd)
+{
+    uint64_t count;
+    ssize_t n_read = read(fd, &count, sizeof count);
+    assert(n_read == sizeof count);
+    (void)n_read;
+}
 
 static void fill_window(void *context)
 {
     struct run *run = context;
     assert(run->filled_fd >= 0);
     window_fill(run->filling, &run->intake);
-    uint64_t one = 1;
-    ssize_t n_written = write(run->filled_fd, &one, sizeof one);
-    assert(n_written == sizeof one);
-    (void)n_written;
+    raise_event(run->filled_fd);
 }
 
 static void start_filling(struct run *run, struct window *window)
@@ -76,16 +91,16 @@ static void start_filling(struct run *run, struct window *window)
     background_start(run->background, fill_window, run);
 }
 
-/* False: a signal came first; reading a pipe may take forever. */
+/* From here on the window takes only lines that are there. False: a signal came first; reading a
+ * pipe may take forever. */
 static bool wait_filled(struct run *run)
 {
     assert(run->filling != NULL);
+    raise_event(run->intake.hurry_fd);
     if (!interrupt_wait(run->filled_fd)) return false;
-    uint64_t count;
-    ssize_t n_read = read(run->filled_fd, &count, sizeof count);
-    assert(n_read == sizeof count);
-    (void)n_read;
+    lower_event(run->filled_fd);
     background_wait(run->background);
+    lower_event(run->intake.hurry_fd);
     run->filling = NULL;
     return true;
 }
@@ -171,12 +186,17 @@ static void note_ignored(struct run *run)
 {
     assert(run->filling == NULL);
     int64_t line = prompts_ignored_line(run->prompts);
-    if (line == 0 || run->ignored_is_noted) return;
-    run->ignored_is_noted = true;
-    report_note(&run->report,
-                "%s:%lld: model, user, metadata and store in OpenAI lines change no answer and are "
-                "ignored",
-                run->label, (long long)line);
+    const struct overlooked *overlooked = prompts_overlooked(run->prompts);
+    if (line > 0 && !run->ignored_is_noted)
+        report_note(&run->report,
+                    "%s:%lld: model, user, metadata and store in OpenAI lines change no answer and "
+                    "are ignored",
+                    run->label, (long long)line);
+    if (overlooked->line > 0 && !run->overlooked_is_noted)
+        report_note(&run->report, "%s:%lld: %s", run->label, (long long)overlooked->line,
+                    overlooked->text);
+    run->ignored_is_noted = line > 0;
+    run->overlooked_is_noted = overlooked->line > 0;
 }
 
 /* The output is created when there is something to put into it. */
@@ -243,7 +263,7 @@ static bool check_options(const struct run *run, struct error *err)
         return error_set(err, ERROR_USAGE,
                          "--strict reads the prompts twice, so they must be a file, not %s",
                          run->label);
-    return settings_check_flags(options, err);
+    return true;
 }
 
 static bool open_model(struct run *run, struct error *err)
@@ -303,7 +323,9 @@ static bool open_engine(struct run *run, struct error *err)
                                          .n_cells_max = run->engine.limits.n_cells_max};
     run->intake.prompts = run->prompts;
     run->filled_fd = eventfd(0, EFD_CLOEXEC);
-    if (run->filled_fd < 0) return error_set(err, ERROR_UNAVAILABLE, "cannot make an eventfd");
+    run->intake.hurry_fd = eventfd(0, EFD_CLOEXEC);
+    if (run->filled_fd < 0 || run->intake.hurry_fd < 0)
+        return error_set(err, ERROR_UNAVAILABLE, "cannot make an eventfd");
     return window_create(&run->windows[0], &limits, err) &&
            window_create(&run->windows[1], &limits, err) &&
            background_create(&run->background, err);
@@ -318,7 +340,7 @@ static bool check_lines(struct run *run, struct error *err)
     if (!open_prompts(run, &prompts, err)) return false;
     prompts_set_executor(prompts, run->engine.executor);
     bool is_ok = survey_take(&survey, prompts, run->label, &run->scratch, err) &&
-                 survey_check(&survey, run->label, err);
+                 survey_check(&survey, run->label, &run->report, err);
     prompts_close(prompts);
     arena_rewind(&run->scratch, 0);
     if (is_ok) run->report.n_expected = survey.n_lines;
@@ -355,6 +377,7 @@ static bool preview(struct run *run, int *status, struct error *err)
            strcmp(run->place.path, "-") == 0 ? "standard output" : run->place.path,
            run->place.compress ? ", zstd" : "");
     survey_print(&survey, run->label, run->tokenizer, &run->scratch, stdout);
+    note_ignored(run);
     puts("options:");
     options_print(run->options, stdout);
     *status = survey.n_bad > 0 ? 1 : 0;
@@ -387,12 +410,16 @@ static bool run_open(struct run *run, struct error *err)
     if (!arena_create(&run->arena, RUN_BYTES_MAX, err)) return false;
     if (!arena_create(&run->scratch, SCRATCH_BYTES_MAX, err)) return false;
     if (!interrupt_install(err) || !open_model(run, err)) return false;
+    if (!settings_check_flags(options, &run->config, err)) return false;
     run->style = (struct output_style){.tokenizer = run->tokenizer,
                                        .model_name = name_model(run),
                                        .token_ids = options->token_ids,
                                        .start_unix_ns = unix_ns,
                                        .start_ns = now_ns};
     if (!open_prompts(run, &run->prompts, err)) return false;
+    if (strcmp(run->input, "-") == 0 && isatty(STDIN_FILENO))
+        report_note(&run->report, "reading prompts from the terminal, one JSON object a line; "
+                                  "Ctrl-D ends them");
     if (options->dry_run) return true;
     if (!open_engine(run, err)) return false;
     if (options->strict) return check_lines(run, err);
@@ -415,7 +442,12 @@ static bool finish_output(struct run *run, bool is_ok, struct error *err)
     bool is_stopped = err->code == ERROR_STOPPED;
     is_ok = is_ok && is_closed;
     report_clear(&run->report);
-    if (is_ok || is_stopped) report_summary(&run->report, &counts, clock_now_ns(), is_stopped);
+    bool is_summed_up = is_ok || is_stopped;
+    /* A name that nobody chose. */
+    if (is_summed_up && !options_is_set(run->options, OPTION_output) &&
+        strcmp(run->place.path, "-") != 0)
+        report_note(&run->report, "the answers are in %s", run->place.path);
+    if (is_summed_up) report_summary(&run->report, &counts, clock_now_ns(), is_stopped);
     return is_ok;
 }
 
@@ -424,6 +456,7 @@ static void run_close(struct run *run)
     assert(run->filling == NULL || is_filled(run, SETTLE_MS));
     background_destroy(run->background);
     if (run->filled_fd >= 0) close(run->filled_fd);
+    if (run->intake.hurry_fd >= 0) close(run->intake.hurry_fd);
     window_destroy(&run->windows[0]);
     window_destroy(&run->windows[1]);
     engine_close(&run->engine);
@@ -442,7 +475,7 @@ bool cmd_run(const struct options *options, int *status, struct error *err)
     run->options = options;
     run->input = options->operand != NULL ? options->operand : "-";
     run->label = strcmp(run->input, "-") == 0 ? "standard input" : run->input;
-    run->filled_fd = -1;
+    run->filled_fd = run->intake.hurry_fd = -1;
     bool is_ok = run_open(run, err);
     if (is_ok && options->dry_run) is_ok = preview(run, status, err);
     else if (is_ok) {

@@ -2,6 +2,7 @@
  * errors (invariant I5). The exit status of a failure is its error code. */
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,6 +64,8 @@ static bool resolve_model(struct options *options, char *folder, struct error *e
     const char *environment = getenv("DLLM_BATCH_MODEL");
     bool is_named = options->subcommand == SUBCOMMAND_INSPECT && options->operand != NULL;
     if (is_named) options->model = options->operand;
+    if (options->model != NULL && options->model[0] == '\0')
+        return error_set(err, ERROR_USAGE, "--model is empty, must be a folder");
     if (is_named || options_is_set(options, OPTION_model)) return true;
     options->model = folder;
     if (environment != NULL && environment[0] != '\0') options->model = environment;
@@ -171,9 +174,21 @@ static void print_error(const struct error *err, bool json)
     fputs("\"}\n", stderr);
 }
 
+/* In the place of a standard stream that is closed, the next file that is opened would be taken for
+ * it. What is put there can neither be read nor written, as the caller wished. */
+static void hold_places(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) >= 0) continue;
+        int placed = open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+        assert(placed < 0 || placed == fd);
+    }
+}
+
 int main(int argc, char **argv)
 {
     assert(argc >= 1);
+    hold_places();
     const char *const *words = (const char *const *)argv + 1;
     /* Writes to a closed pipe then fail with EPIPE, which their callers expect. */
     signal(SIGPIPE, SIG_IGN);

@@ -4,6 +4,7 @@
 #include "app/options.h"
 
 #include <assert.h>
+#include <ctype.h>
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
@@ -335,6 +336,29 @@ enum option_id options_find_line_key(const char *key)
     return id;
 }
 
+/* Columns of data sets shall not be taken for misspelt settings, so less counts as near than on the
+ * command line. */
+enum option_id options_find_near_key(const char *key)
+{
+    enum { LONG_NAME_BYTES = 5 };
+    char plain[NAME_BYTES_MAX];
+    size_t n = strlen(key);
+    if (n >= sizeof plain) return OPTION_COUNT;
+    for (size_t i = 0; i < n; i++)
+        plain[i] = key[i] == '_' ? '-' : (char)tolower((unsigned char)key[i]);
+    enum option_id id = 0;
+    for (; id < OPTION_COUNT; id++) {
+        const char *name = infos[id].name;
+        size_t n_name = strlen(name);
+        assert(n_name < NAME_BYTES_MAX);
+        if (!infos[id].in_line) continue;
+        size_t distance = edit_distance(plain, n, name, n_name);
+        if (distance == 0) break;
+        if (distance == 1 && n_name >= LONG_NAME_BYTES && plain[0] == name[0]) break;
+    }
+    return id;
+}
+
 /* ---- words ---- */
 
 /* The command line while it is read. */
@@ -405,6 +429,9 @@ static bool take_operand(struct options *options, const char *word, struct error
         return error_set(err, ERROR_USAGE, "unexpected argument '%s': %s takes one %s, '%s'", word,
                          subcommand_names[options->subcommand], operand_names[options->subcommand],
                          options->operand);
+    if (word[0] == '\0')
+        return error_set(err, ERROR_USAGE, "%s is empty, must be a name",
+                         operand_names[options->subcommand]);
     options->operand = word;
     return true;
 }

@@ -104,6 +104,10 @@ bool options_is_set(const struct options *options, enum option_id id);
 /* The option that an input line's key sets ("gen_length"); OPTION_COUNT: none. */
 enum option_id options_find_line_key(const char *key);
 
+/* The option that was meant by a key that sets none: one with other dashes, underscores or
+ * capitals, or one letter away if it is long and begins alike. OPTION_COUNT: none. */
+enum option_id options_find_near_key(const char *key);
+
 /* "run", "inspect": whole names only. False: ERROR_USAGE with the name that was probably meant;
  * `subcommand` is untouched. */
 bool options_find_subcommand(const char *name, enum subcommand *subcommand, struct error *err);

@@ -91,8 +91,7 @@ static void print_option(FILE *stream, const struct option_info *info)
     int n_left =
         fprintf(stream, "  %3s --%s%s%s", info->letter != 0 ? letter : "", info->name,
                 info->metavar != NULL ? " " : "", info->metavar != NULL ? info->metavar : "");
-    assert(n_left > 0);
-    size_t column = (size_t)n_left;
+    size_t column = n_left > 0 ? (size_t)n_left : 0; /* a full disk is told when all is written */
     if (column + 2 > HELP_INDENT) {
         fputc('\n', stream);
         column = 0;

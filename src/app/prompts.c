@@ -32,7 +32,11 @@ struct prompts {
     struct id_set ids;
     struct arena run, scratch;
     int64_t n_lines, n_read; /* all lines; those that are not blank */
+    bool is_waiting; /* prompts_wait has read `waiting`, which prompts_next has not seen yet */
+    struct bytes waiting;
+    enum line_status waiting_status;
     int64_t ignored_line;
+    struct overlooked overlooked;
     bool saw_openai; /* so an unreadable line gets the envelope, too */
 };
 
@@ -126,6 +130,31 @@ int64_t prompts_ignored_line(const struct prompts *prompts)
 {
     assert(prompts != NULL);
     return prompts->ignored_line;
+}
+
+const struct overlooked *prompts_overlooked(const struct prompts *prompts)
+{
+    assert(prompts != NULL);
+    return &prompts->overlooked;
+}
+
+static void keep_overlooked(struct overlooked *overlooked, const struct prompt_parts *parts,
+                            int64_t line)
+{
+    assert(parts->overlooked_key != NULL);
+    if (overlooked->line > 0) return;
+    overlooked->line = line;
+    int n = snprintf(overlooked->text, sizeof overlooked->text, "\"%.40s\" is ignored; ",
+                     parts->overlooked_key);
+    char *rest = overlooked->text + n;
+    size_t n_rest = sizeof overlooked->text - (size_t)n;
+    if (parts->meant == OPTION_COUNT) {
+        snprintf(rest, n_rest, "every line gets one answer");
+        return;
+    }
+    int n_hint = snprintf(rest, n_rest, "did you mean \"%s\"?", options_info(parts->meant)->name);
+    for (int i = 0; i < n_hint; i++)
+        if (rest[i] == '-') rest[i] = '_';
 }
 
 /* ---- ids ---- */
@@ -312,6 +341,7 @@ static bool read_line(struct prompts *prompts, const json_t *line, struct prompt
     bool is_ok = is_openai ? prompts_openai_read(line, scratch, &parts, rejection)
                            : prompts_plain_read(line, &plain, scratch, &parts, rejection);
     if (parts.has_ignored && prompts->ignored_line == 0) prompts->ignored_line = prompt->line;
+    if (parts.overlooked_key != NULL) keep_overlooked(&prompts->overlooked, &parts, prompt->line);
     return is_ok && make_request(prompts, &parts, prompt, rejection);
 }
 
@@ -335,12 +365,34 @@ static bool is_blank(struct bytes line)
 /* The next line that is not blank, counted. */
 static enum line_status next_line(struct prompts *prompts, struct bytes *line, struct error *err)
 {
-    enum line_status status;
+    enum line_status status = prompts->waiting_status;
+    *line = prompts->waiting;
+    if (prompts->is_waiting) {
+        prompts->is_waiting = false;
+        return status;
+    }
     do {
         status = line_reader_next(prompts->reader, line, err);
         if (status == LINE_READ || status == LINE_TOO_LONG) prompts->n_lines++;
     } while (status == LINE_READ && is_blank(*line));
     return status;
+}
+
+/* Blank lines are read past: a writer may send one behind each line. */
+bool prompts_wait(struct prompts *prompts, int hurry_fd)
+{
+    assert(prompts->n_read > 0);
+    const struct options *flags = prompts->options.flags;
+    if (options_is_set(flags, OPTION_limit) && prompts->n_read >= flags->limit) return true;
+    while (!prompts->is_waiting) {
+        if (!line_reader_wait(prompts->reader, hurry_fd)) return false;
+        prompts->waiting_status = line_reader_next(prompts->reader, &prompts->waiting, NULL);
+        enum line_status status = prompts->waiting_status;
+        if (status == LINE_END || status == LINE_FAILED) return true; /* told again */
+        prompts->n_lines++;
+        prompts->is_waiting = status == LINE_TOO_LONG || !is_blank(prompts->waiting);
+    }
+    return true;
 }
 
 enum prompts_status prompts_next(struct prompts *prompts, struct prompt *prompt, struct error *err)

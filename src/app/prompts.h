@@ -88,8 +88,19 @@ enum prompts_status {
 /* Times of admission are monotonic nanoseconds. One thread at a time. */
 enum prompts_status prompts_next(struct prompts *prompts, struct prompt *prompt, struct error *err);
 
+/* Waits until prompts_next would come back at once. False: `hurry_fd` could be read before the
+ * input had another line or its end. Only after the first line. */
+bool prompts_wait(struct prompts *prompts, int hurry_fd);
+
 /* The 1-based line that first held an OpenAI field which is ignored (model, user, metadata, store);
  * 0: none so far. */
 int64_t prompts_ignored_line(const struct prompts *prompts);
+
+/* The first key of a plain line that is ignored like any column, but looks like a setting. */
+struct overlooked {
+    int64_t line;   /* 1-based; 0: none so far */
+    char text[192]; /* what is ignored, and what may be meant; for people */
+};
+const struct overlooked *prompts_overlooked(const struct prompts *prompts);
 
 #endif

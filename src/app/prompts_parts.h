@@ -52,7 +52,9 @@ struct prompt_parts {
     struct options settings; /* only what is_set says */
     int32_t n_stops;
     struct bytes stops[PROMPTS_STOPS_MAX];
-    bool has_ignored; /* an OpenAI field that does not change the answer */
+    bool has_ignored;           /* an OpenAI field that does not change the answer */
+    const char *overlooked_key; /* of a plain line: ignored, but probably meant; NULL: none */
+    enum option_id meant;       /* by it; OPTION_COUNT: more answers than one */
 };
 
 /* ---- prompts_plain.c ---- */

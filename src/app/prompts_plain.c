@@ -240,6 +240,21 @@ static bool read_prompt(const json_t *line, const struct plain_options *options,
                           "text or instruction; --prompt-key may name another key");
 }
 
+/* A key that means nothing here, though its writer may think that it does. */
+static void note_overlooked(const char *key, const json_t *value, struct prompt_parts *parts)
+{
+    static const char *const lengths[] = {"max_tokens", "max_completion_tokens", "max_new_tokens"};
+    assert(parts->overlooked_key == NULL);
+    if (json_is_null(value)) return;
+    enum option_id meant = options_find_near_key(key);
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++)
+        if (strcmp(key, lengths[i]) == 0) meant = OPTION_gen_length;
+    bool wants_several = strcmp(key, "n") == 0 && json_integer_value(value) > 1;
+    if (meant == OPTION_COUNT && !wants_several) return;
+    parts->overlooked_key = key;
+    parts->meant = meant;
+}
+
 bool prompts_plain_read(const json_t *line, const struct plain_options *options,
                         struct arena *scratch, struct prompt_parts *parts,
                         struct rejection *rejection)
@@ -252,6 +267,9 @@ bool prompts_plain_read(const json_t *line, const struct plain_options *options,
     {
         bool is_known;
         if (!prompts_plain_setting(key, value, parts, &is_known, rejection)) return false;
+        bool is_prompt = options->prompt_key != NULL && strcmp(key, options->prompt_key) == 0;
+        if (!is_known && !is_prompt && parts->overlooked_key == NULL)
+            note_overlooked(key, value, parts);
     }
     const json_t *stop = find_value(line, "stop");
     return stop == NULL || prompts_plain_stops(stop, parts, rejection);

@@ -59,21 +59,40 @@ static void print_json(struct report *report, json_t *object)
     json_decref(object);
 }
 
-void report_note(struct report *report, const char *format, ...)
+/* `level`: "info" or "error". */
+static void print_line(struct report *report, const char *level, const char *format,
+                       va_list arguments)
 {
     assert(format != NULL);
     struct error line = {0}; /* its setter makes any bytes one line of valid UTF-8 */
     char text[sizeof line.message];
-    if (report->is_quiet) return;
-    va_list arguments;
-    va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
     error_set(&line, ERROR_FORMAT, "%s", text);
     report_clear(report);
     if (report->is_json)
-        print_json(report, json_pack("{s:s, s:s}", "level", "info", "message", line.message));
-    else fprintf(report->stream, "dllm-batch: %s\n", line.message);
+        print_json(report, json_pack("{s:s, s:s}", "level", level, "message", line.message));
+    else
+        fprintf(report->stream, "dllm-batch: %s%s\n", strcmp(level, "error") == 0 ? "error: " : "",
+                line.message);
+}
+
+void report_note(struct report *report, const char *format, ...)
+{
+    assert(format != NULL);
+    if (report->is_quiet) return;
+    va_list arguments;
+    va_start(arguments, format);
+    print_line(report, "info", format, arguments);
+    va_end(arguments);
+}
+
+void report_error(struct report *report, const char *format, ...)
+{
+    assert(format != NULL);
+    va_list arguments;
+    va_start(arguments, format);
+    print_line(report, "error", format, arguments);
+    va_end(arguments);
 }
 
 void report_memory(struct report *report, const struct memory_plan *memory)

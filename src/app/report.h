@@ -48,6 +48,10 @@ void report_init(struct report *report, const struct options *options, FILE *str
 __attribute__((format(printf, 2, 3))) void report_note(struct report *report, const char *format,
                                                        ...);
 
+/* A line of text about something wrong that is not the end of the story; also with -q. */
+__attribute__((format(printf, 2, 3))) void report_error(struct report *report, const char *format,
+                                                        ...);
+
 /* Takes over the memory plan, and prints it with -v: what the run takes, by region, before it takes
  * it. */
 void report_memory(struct report *report, const struct memory_plan *memory);

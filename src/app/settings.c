@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "app/describe.h"
+#include "plan/phases.h"
 
 enum { GEN_LENGTH_DEFAULT = 128, BLOCK_LENGTH_DEFAULT = 32 };
 
@@ -184,14 +185,6 @@ static bool is_on(const struct options *source, enum option_id id)
     return options_is_set(source, id) && *field > 0;
 }
 
-bool settings_check_flags(const struct options *flags, struct error *err)
-{
-    assert(flags != NULL);
-    if (is_on(flags, OPTION_threshold) && is_on(flags, OPTION_factor))
-        return error_set(err, ERROR_USAGE, "--threshold and --factor exclude each other");
-    return true;
-}
-
 /* A line that turns one of them on turns off the other, which the flags gave. */
 static bool resolve_parallel(struct decode_settings *decode, const struct layers *layers,
                              struct error *err)
@@ -329,4 +322,55 @@ bool settings_resolve(struct decode_settings *decode, const struct model_config 
     resolve_cache(&found, &layers, has_masks);
     *decode = found;
     return true;
+}
+
+/* ---- flags alone ---- */
+
+/* Whether a line with a short prompt and no settings of its own could be answered. */
+static bool check_bare_line(const struct options *flags, const struct model_config *config,
+                            struct error *err)
+{
+    assert(config->n_positions > 0);
+    struct options line;
+    struct decode_settings decode;
+    struct phases phases;
+    const struct phases_model model = {.n_positions = config->n_positions, .shift = config->shift};
+    bool has_masks = options_is_set(flags, OPTION_gen_length) && flags->gen_length == 0;
+    options_init(&line, SUBCOMMAND_RUN);
+    return settings_resolve(&decode, config, flags, &line, has_masks, err) &&
+           phases_init(&phases, 1, has_masks, &decode, &model, err);
+}
+
+/* "--steps, --block-length": each flag without which the others would do. */
+static void name_culprits(const struct options *flags, const struct model_config *config,
+                          char *names, size_t n_max)
+{
+    size_t n = 0;
+    names[0] = '\0';
+    for (enum option_id id = 0; id < OPTION_COUNT; id++) {
+        struct options others = *flags;
+        assert(n < n_max);
+        if (!options_info(id)->in_line || !options_is_set(flags, id)) continue;
+        others.is_set[id] = false;
+        if (!check_bare_line(&others, config, NULL) || n + 64 > n_max) continue;
+        n += (size_t)snprintf(names + n, n_max - n, "%s--%s", n > 0 ? ", " : "",
+                              options_info(id)->name);
+    }
+}
+
+bool settings_check_flags(const struct options *flags, const struct model_config *config,
+                          struct error *err)
+{
+    assert(flags != NULL);
+    if (is_on(flags, OPTION_threshold) && is_on(flags, OPTION_factor))
+        return error_set(err, ERROR_USAGE, "--threshold and --factor exclude each other");
+    struct options none;
+    struct error problem = {0};
+    char names[512];
+    options_init(&none, SUBCOMMAND_RUN);
+    if (check_bare_line(flags, config, &problem)) return true;
+    if (!check_bare_line(&none, config, NULL)) return true; /* the model is to blame */
+    name_culprits(flags, config, names, sizeof names);
+    return error_set(err, ERROR_USAGE, "%s: %s", names[0] != '\0' ? names : "the options together",
+                     problem.message);
 }

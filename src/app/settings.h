@@ -21,8 +21,11 @@
 bool settings_read(struct options *layer, enum option_id id, const char *key, const json_t *value,
                    struct error *err);
 
-/* False (ERROR_USAGE): two flags exclude each other. */
-bool settings_check_flags(const struct options *flags, struct error *err);
+/* False (ERROR_USAGE, naming them): the flags exclude each other, or with the model's defaults they
+ * can answer no line that brings no settings of its own, be its prompt one token. With --gen-length
+ * 0 that is a line with masks. What is wrong without any flag is no mistake of theirs. */
+bool settings_check_flags(const struct options *flags, const struct model_config *config,
+                          struct error *err);
 
 /* What a request decodes with. Two settings that exclude each other: the stronger source wins, in
  * the same source it is an error. With `has_masks` (infill) gen_length is 0 unless the line gives

@@ -1,4 +1,4 @@
-/* Counts lines and keeps the first good one and the first complaints. */
+/* Counts lines and keeps the first good one and the first bad ones' complaints. */
 #include "app/survey.h"
 
 #include <assert.h>
@@ -8,15 +8,19 @@
 #include "app/interrupt.h"
 #include "app/settings.h"
 
-static void note_bad(struct survey *survey, const struct prompt *prompt)
+static bool note_bad(struct survey *survey, const struct prompt *prompt, struct arena *keep,
+                     struct error *err)
 {
-    size_t n = strlen(survey->bad);
-    assert(n < sizeof survey->bad);
+    assert(prompt->code != PROMPT_GOOD);
     survey->n_bad++;
-    struct error text = {0}; /* its setter cuts between characters */
-    error_set(&text, ERROR_FORMAT, "%s%sline %" PRId64 ": %.160s", survey->bad, n > 0 ? "; " : "",
-              prompt->line, prompt->message);
-    if (strlen(text.message) < sizeof survey->bad) strcpy(survey->bad, text.message);
+    if (survey->n_complaints == SURVEY_COMPLAINTS_MAX) return true;
+    const char *copy = arena_try_copy(keep, prompt->message, strlen(prompt->message));
+    if (copy == NULL)
+        return error_set(err, ERROR_UNAVAILABLE, "not enough memory for line %" PRId64,
+                         prompt->line);
+    survey->complaints[survey->n_complaints++] =
+        (struct complaint){.line = prompt->line, .message = copy};
+    return true;
 }
 
 static bool keep_first(struct survey *survey, const struct prompt *prompt, struct arena *keep,
@@ -41,10 +45,7 @@ static bool count(struct survey *survey, const struct prompt *prompt, struct are
                   struct error *err)
 {
     survey->n_lines++;
-    if (prompt->code != PROMPT_GOOD) {
-        note_bad(survey, prompt);
-        return true;
-    }
+    if (prompt->code != PROMPT_GOOD) return note_bad(survey, prompt, keep, err);
     assert(prompt->request.n_prompt > 0);
     survey->n_prompt_tokens += prompt->request.n_prompt;
     survey->n_generate += prompt->n_generate;
@@ -71,13 +72,19 @@ bool survey_take(struct survey *survey, struct prompts *prompts, const char *lab
     return error_set(err, ERROR_FORMAT, "%s has no prompts", label);
 }
 
-bool survey_check(const struct survey *survey, const char *label, struct error *err)
+bool survey_check(const struct survey *survey, const char *label, struct report *report,
+                  struct error *err)
 {
     assert(survey->n_bad <= survey->n_lines);
     if (survey->n_bad == 0) return true;
+    for (int32_t i = 0; i < survey->n_complaints; i++)
+        report_error(report, "%s:%" PRId64 ": %s", label, survey->complaints[i].line,
+                     survey->complaints[i].message);
+    if (survey->n_bad > survey->n_complaints)
+        report_error(report, "... and %" PRId64 " more", survey->n_bad - survey->n_complaints);
     return error_set(err, ERROR_FORMAT,
-                     "%s: %" PRId64 " of %" PRId64 " lines are bad, nothing is written; %s", label,
-                     survey->n_bad, survey->n_lines, survey->bad);
+                     "%s: %" PRId64 " of %" PRId64 " lines are bad, nothing is written", label,
+                     survey->n_bad, survey->n_lines);
 }
 
 /* ---- printing ---- */
@@ -146,6 +153,10 @@ void survey_print(const struct survey *survey, const char *label, const struct t
             " in a line), %" PRId64 " to generate\n",
             label, survey->n_lines, survey->n_bad, survey->n_prompt_tokens, survey->n_prompt_max,
             survey->n_generate);
-    if (survey->n_bad > 0) fprintf(stream, "bad: %s\n", survey->bad);
+    for (int32_t i = 0; i < survey->n_complaints; i++)
+        fprintf(stream, "bad: %s:%" PRId64 ": %s\n", label, survey->complaints[i].line,
+                survey->complaints[i].message);
+    if (survey->n_bad > survey->n_complaints)
+        fprintf(stream, "bad: ... and %" PRId64 " more\n", survey->n_bad - survey->n_complaints);
     if (survey->has_first) print_first(&survey->first, tokenizer, scratch, stream);
 }

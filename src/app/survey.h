@@ -1,5 +1,4 @@
-/* A pass over all lines before the work, or instead of it: --strict asks whether every line is
- * good,
+/* A pass over all lines before the work, or instead of it: --strict asks whether each line is good,
  * --dry-run shows what would run. Nothing is computed and nothing written. */
 #ifndef APP_SURVEY_H
 #define APP_SURVEY_H
@@ -9,18 +8,28 @@
 #include <stdio.h>
 
 #include "app/prompts.h"
+#include "app/report.h"
 #include "base/arena.h"
 #include "base/error.h"
 #include "plan/request.h"
+
+enum { SURVEY_COMPLAINTS_MAX = 20 }; /* more are only counted */
+
+/* A bad line. */
+struct complaint {
+    int64_t line;
+    const char *message;
+};
 
 /* What a pass over the lines found. Caller's struct; survey_take sets all of it. */
 struct survey {
     int64_t n_lines, n_bad;
     int64_t n_prompt_tokens, n_generate; /* of the good lines together */
     int32_t n_prompt_max;                /* the longest prompt, in tokens */
-    char bad[768];                       /* "line 3: ...; line 7: ...": the first bad ones */
-    bool has_first;                      /* there is a good line */
-    struct prompt first;                 /* the first good line; id and prompt ids in `keep` */
+    int32_t n_complaints;                /* the first bad lines; messages in `keep` */
+    struct complaint complaints[SURVEY_COMPLAINTS_MAX];
+    bool has_first;      /* there is a good line */
+    struct prompt first; /* the first good line; id and prompt ids in `keep` */
 };
 
 /* Reads `prompts` to their end; `label` names the input in messages. False: the input cannot be
@@ -28,9 +37,10 @@ struct survey {
 bool survey_take(struct survey *survey, struct prompts *prompts, const char *label,
                  struct arena *keep, struct error *err);
 
-/* False (ERROR_FORMAT, listing the first ones) when a line is bad: what --strict says before it
- * writes nothing. */
-bool survey_check(const struct survey *survey, const char *label, struct error *err);
+/* False (ERROR_FORMAT, with their number) when a line is bad, after an error for each of the first
+ * ones: what --strict says before it writes nothing. */
+bool survey_check(const struct survey *survey, const char *label, struct report *report,
+                  struct error *err);
 
 /* Prints the counts and the first request: its settings, its prompt as the model sees it, its token
  * ids. For people, not a format; control bytes of the input are made visible. */

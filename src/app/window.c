@@ -79,6 +79,8 @@ void window_fill(struct window *window, struct intake *intake)
     while (window->n_prompts < window->limits.n_prompts_max) {
         struct prompt *next = &intake->held;
         enum prompts_status status = PROMPTS_READ;
+        bool is_hurried = intake->hurry_fd >= 0 && window->n_prompts > 0 && !intake->is_held;
+        if (is_hurried && !prompts_wait(intake->prompts, intake->hurry_fd)) return;
         if (!intake->is_held) status = prompts_next(intake->prompts, next, &window->failure);
         window->is_last = status != PROMPTS_READ;
         if (window->is_last) return;

@@ -33,6 +33,8 @@ struct intake {
     struct prompts *prompts; /* borrowed */
     struct prompt held;      /* borrowed from `prompts` */
     bool is_held;
+    int hurry_fd; /* can be read: someone waits for the window, so it takes no line that is not
+                     there yet; -1: it is filled up */
 };
 
 /* Reserves the address space that a window of these limits can need at most; pages are taken when
@@ -40,7 +42,8 @@ struct intake {
 bool window_create(struct window *window, const struct window_limits *limits, struct error *err);
 void window_destroy(struct window *window); /* a zeroed struct is fine */
 
-/* Reads lines until the window is full or the input ends. What was in the window is gone. A failure
+/* Reads lines until the window is full or the input ends, or one line is there, no more are and
+ * someone waits for it. What was in the window is gone. A failure
  * of the input is kept in the window, behind the lines that came before it. */
 void window_fill(struct window *window, struct intake *intake);
 

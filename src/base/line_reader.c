@@ -92,6 +92,24 @@ static bool text_begin(struct line_reader *reader)
     return true;
 }
 
+/* Whether text[] holds the line's end, or nothing follows; else a chunk more is needed. The
+ * newline, if there is one, is then at scan_index. */
+static bool text_has_line(struct line_reader *reader)
+{
+    assert(reader->scan_index >= reader->line_index);
+    char *scan = reader->text + reader->scan_index;
+    char *newline = memchr(scan, '\n', reader->n_text - reader->scan_index);
+    reader->scan_index = newline != NULL ? (size_t)(newline - reader->text) : reader->n_text;
+    if (newline != NULL || reader->is_ended) return true;
+
+    /* Even if its last byte is the "\r" of the line's end. */
+    if (reader->n_text - reader->line_index > reader->line_bytes_max + 1) {
+        reader->is_skipping = true;
+        reader->line_index = reader->scan_index = reader->n_text = 0;
+    }
+    return false;
+}
+
 /* The line that ends at `newline`, or with the input where it is NULL. */
 static enum line_status text_take_line(struct line_reader *reader, char *newline,
                                        struct bytes *line)
@@ -125,17 +143,18 @@ enum line_status line_reader_next(struct line_reader *reader, struct bytes *line
     assert(line != NULL);
     if (reader->failure.code != ERROR_NONE) return reader_fail(reader, err);
     if (!reader->is_begun && !text_begin(reader)) return reader_fail(reader, err);
-    for (;;) {
-        char *scan = reader->text + reader->scan_index;
-        char *newline = memchr(scan, '\n', reader->n_text - reader->scan_index);
-        if (newline != NULL || reader->is_ended) return text_take_line(reader, newline, line);
-
-        reader->scan_index = reader->n_text;
-        /* Even if its last byte is the "\r" of the line's end. */
-        if (reader->n_text - reader->line_index > reader->line_bytes_max + 1) {
-            reader->is_skipping = true;
-            reader->line_index = reader->scan_index = reader->n_text = 0;
-        }
+    while (!text_has_line(reader))
         if (!text_fill(reader)) return reader_fail(reader, err);
+    bool has_newline = reader->scan_index < reader->n_text;
+    return text_take_line(reader, has_newline ? reader->text + reader->scan_index : NULL, line);
+}
+
+bool line_reader_wait(struct line_reader *reader, int hurry_fd)
+{
+    assert(reader->is_begun);
+    while (reader->failure.code == ERROR_NONE && !text_has_line(reader)) {
+        if (!stream_wait(reader->stream, hurry_fd)) return false;
+        if (!text_fill(reader)) break; /* the next call tells why */
     }
+    return true;
 }

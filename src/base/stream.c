@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -22,6 +23,7 @@ struct stream {
     enum format format;
     bool is_ended;      /* the file's end was met; input[] may still hold bytes */
     bool is_in_frame;   /* the decoder is inside a frame or member: an end here is a tear */
+    bool is_held_back;  /* the last target was filled: the decoder may have more */
     ZSTD_DStream *zstd; /* FORMAT_ZSTD only */
     z_stream gzip;      /* FORMAT_GZIP only */
     size_t input_index; /* bytes [input_index, n_input) wait for the decoder */
@@ -217,6 +219,7 @@ bool stream_read(struct stream *stream, char *target, size_t n_bytes_max, size_t
     for (;;) {
         if (stream->input_index < stream->n_input || stream->is_in_frame) {
             if (!stream_decode(stream, target, n_bytes_max, n_bytes, err)) return false;
+            stream->is_held_back = *n_bytes == n_bytes_max;
             if (*n_bytes > 0) return true;
         }
         if (stream->input_index < stream->n_input) continue;
@@ -226,6 +229,21 @@ bool stream_read(struct stream *stream, char *target, size_t n_bytes_max, size_t
     if (!stream->is_in_frame) return true;
     return error_set(err, ERROR_FORMAT, "%s is truncated: it ends inside a %s", stream->label,
                      stream->format == FORMAT_ZSTD ? "zstd frame" : "gzip member");
+}
+
+bool stream_wait(struct stream *stream, int hurry_fd)
+{
+    assert(hurry_fd >= 0);
+    struct pollfd fds[] = {{.fd = stream->fd, .events = POLLIN},
+                           {.fd = hurry_fd, .events = POLLIN}};
+    if (stream->is_held_back || stream->is_ended || stream->input_index < stream->n_input)
+        return true;
+    int n_ready;
+    do {
+        n_ready = poll(fds, 2, -1);
+    } while (n_ready < 0 && errno == EINTR);
+    /* What poll cannot watch shall not keep anyone waiting, nor shall the end or an error. */
+    return n_ready < 0 || fds[0].revents != 0;
 }
 
 /* ---- whole files ---- */

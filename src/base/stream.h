@@ -27,6 +27,11 @@ void stream_close(struct stream *stream);
 bool stream_read(struct stream *stream, char *target, size_t n_bytes_max, size_t *n_bytes,
                  struct error *err);
 
+/* Waits until stream_read would tell bytes, the end or a failure at once: a file does, a pipe when
+ * its writer has written. False: `hurry_fd` could be read while there was nothing. Compressed data
+ * that stops inside a block may still keep stream_read waiting. */
+bool stream_wait(struct stream *stream, int hurry_fd);
+
 /* Reads a whole small file (JSON, say) into `arena`, NUL-terminated; refuses > bytes_max. */
 bool stream_read_file(const char *path, size_t bytes_max, struct arena *arena,
                       struct bytes *content, struct error *err);
@@ -52,6 +57,11 @@ void line_reader_close(struct line_reader *reader); /* NULL is fine */
  * before the place of a failure are read; then every call tells the same failure. */
 enum line_status line_reader_next(struct line_reader *reader, struct bytes *line,
                                   struct error *err);
+
+/* Waits until line_reader_next would tell a line, the end or a failure at once; reads what arrives
+ * meanwhile, so the line borrowed last is gone. False: `hurry_fd` could be read before there was
+ * one. Only after the first line, where a byte-order mark may stand. */
+bool line_reader_wait(struct line_reader *reader, int hurry_fd);
 
 /* ---- bytes out (writer.c) ---- */
 

@@ -24,8 +24,8 @@ struct executor_limits {
 /* Where finished work goes, and how a run is stopped. `context` is handed back. */
 struct executor_events {
     void *context;
-    /* An answer is complete, or (answer->failure) its request cannot go on; called in the order of completion, from the caller's thread. False
-     * stops the run with `err`. */
+    /* An answer is complete, or its request cannot go on (answer->failure); called in the order of
+     * completion, from the caller's thread. False stops the run with `err`. */
     bool (*answered)(void *context, const struct answer *answer, struct error *err);
     /* After every iteration; false: stop now. Unfinished requests simply have no answer. */
     bool (*iterated)(void *context);

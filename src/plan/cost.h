@@ -1,5 +1,5 @@
 /* Device profile and model shape to the time of an iteration, and lower bounds on a makespan
- * (system.md 4). Pure: profiles are read and measured by the app.
+ *. Pure: profiles are read and measured by the app.
  *
  *     t = t0 + max(F_linear / pi(rows), W / beta)
  *            + max(F_attention / pi_attention, bytes of K,V / beta)
@@ -80,13 +80,12 @@ struct cost_totals {
     int64_t n_steps;
 };
 
-/* No schedule is faster (ns): (a) all work at the best rates; (b) the longest chain of steps, each
- * at the least time an iteration can take. */
+/* No schedule is faster (ns): all work at the best rates, in at least as many iterations as the
+ * longest chain has steps, each of which costs t0 and reads the weights. */
 uint64_t cost_bound_ns(const struct cost_model *model, const struct cost_totals *totals);
 
-/* The same, counting memory and room: at least max(slot_steps / n_slots, rows / n_rows_max,
- * longest_chain) iterations, each of which costs t0 and reads the weights; work is spread over them
- * as well as it can be. */
+/* The same, counting memory and room: also at least slot_steps / n_slots and rows / n_rows_max
+ * iterations. */
 uint64_t cost_bound_memory_ns(const struct cost_model *model, const struct cost_totals *totals,
                               int64_t n_slots, int32_t n_rows_max);
 

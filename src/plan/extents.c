@@ -108,16 +108,17 @@ int64_t extents_place(struct extents *extents, int64_t n, int64_t now, struct ex
     return begin;
 }
 
-void extents_release(struct extents *extents, int64_t begin, int64_t n, int64_t until, int64_t now)
+void extents_release(struct extents *extents, int64_t begin, int64_t n, struct extent_time time,
+                     int64_t now)
 {
     assert(begin >= 0);
     assert(begin + n <= extents->n_slots);
     for (int32_t i = 0; i < extents->n_runs; i++) {
         struct run *run = &extents->runs[i];
         if (run->begin >= begin + n) break;
-        if (run->begin < begin || run->free_at != until) continue;
+        if (run->begin < begin || run->free_at != time.until) continue;
         assert(run_end(extents, i) <= begin + n);
-        run->free_at = now;
+        run->free_at = now > time.from ? now : time.from;
     }
 }
 

@@ -37,9 +37,11 @@ struct extent_time {
  * in time. */
 int64_t extents_place(struct extents *extents, int64_t n, int64_t now, struct extent_time time);
 
-/* The holder of [begin, begin + n) until `until` is done before: free from iteration `now` on,
- * unless the slots are promised to somebody. */
-void extents_release(struct extents *extents, int64_t begin, int64_t n, int64_t until, int64_t now);
+/* The holder of [begin, begin + n) for `time` is done before: free from iteration `now` on, unless
+ * the slots are promised to somebody; and not before time.from, until which another may hold them.
+ */
+void extents_release(struct extents *extents, int64_t begin, int64_t n, struct extent_time time,
+                     int64_t now);
 
 /* Slots held or promised at iteration `now`. */
 int64_t extents_held(const struct extents *extents, int64_t now);

@@ -309,3 +309,21 @@ int32_t phases_kept_slots(const struct phases *phases, int32_t block_index)
     fill_opening(phases, block_index, &shape);
     return shape.n_kept;
 }
+
+int64_t phases_block_slots(const struct phases *phases, int32_t block_index)
+{
+    int64_t n = phases_prompt_slots(phases);
+    assert(block_index < phases->n_blocks);
+    return (n + phases_kept_slots(phases, block_index)) * phases->n_twins;
+}
+
+int64_t phases_most_slots(const struct phases *phases)
+{
+    int64_t most = 0;
+    assert(phases->n_blocks > 0);
+    for (int32_t block = 0; block < phases->n_blocks; block++) {
+        int64_t n = phases_block_slots(phases, block);
+        if (n > most) most = n;
+    }
+    return most;
+}

@@ -8,8 +8,9 @@
  *
  * A step is a Refresh (a full forward over the fed cells) or a Reuse (the window alone, which sees
  * the kept rows besides itself). The window is the active block; for shifted models (Dream) also
- * the cell before it, whose row predicts the block's first token. system.md 2 and 4; Fast-dLLM
- * (prefix, dual), Sparse-dLLM and dLLM-Serve (sparse, delay), dLLM-Cache (prompt interval). */
+ * the cell before it, whose row predicts the block's first token. Fast-dLLM (arXiv
+ * 2505.22618: prefix, dual), Sparse-dLLM and dLLM-Serve (2508.02558, 2512.17077: sparse, delay),
+ * dLLM-Cache (2506.06295: prompt interval). */
 #ifndef PLAN_PHASES_H
 #define PLAN_PHASES_H
 
@@ -94,6 +95,11 @@ int32_t phases_prompt_slots(const struct phases *phases);
 
 /* Most rows per KV head that a block's kept extent has, of one canvas; 0: nothing is kept. */
 int32_t phases_kept_slots(const struct phases *phases, int32_t block_index);
+
+/* Slots of the KV cache that block `block_index` needs: its kept rows and the prompt's, twins
+ * counted; and the most that any block needs. */
+int64_t phases_block_slots(const struct phases *phases, int32_t block_index);
+int64_t phases_most_slots(const struct phases *phases);
 
 /* Whether the prompt's extent that block `block_index` uses is the one that it stores itself. A
  * request may be parked before such a block at no cost: all it holds is its token ids. */

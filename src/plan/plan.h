@@ -1,6 +1,10 @@
 /* A schedule as data: made ahead of time by running a planner against expectations, printed, saved,
  * drawn, compared, checked. The world that answers the planner is a parameter: what is expected
- * (the plan), the stops that a trace gives (replay on the virtual clock), or the engine.
+ * (the plan), or the stops that a trace gives (replay on the virtual clock).
+ *
+ *     runs        request 3 block 0 steps 0..31 iterations 17..48 kept at slot 4096
+ *     iterations  start, end, rows by phase, slots held
+ *     requests    arrival, first iteration, end, steps, positions, tokens
  *
  * A run is consecutive steps of one block in consecutive iterations: the unit in which plans are
  * kept, so that 100,000 requests of 256 steps fit a gigabyte. */
@@ -24,63 +28,72 @@ struct plan_run {
 
 struct plan_iteration_record {
     uint64_t start_ns, end_ns;
-    int32_t n_rows, n_refresh_rows, n_pad_rows, n_items;
+    int32_t n_rows, n_refresh_rows, n_pad_rows, n_items; /* n_rows: without padding */
     int64_t slots_held;
 };
 
 struct plan_request_record {
-    uint64_t arrival_ns, first_ns, finished_ns; /* finished 0: never */
-    int32_t refresh_steps, reuse_steps;
+    uint64_t arrival_ns, first_ns, finished_ns; /* first: start of its first iteration */
+    int32_t refresh_steps, reuse_steps, blocks;
+    int32_t n_tokens; /* up to the stop */
     int64_t positions;
-    int32_t n_tokens; /* committed up to the stop */
 };
 
-/* Arrays live in the arena that made the plan. */
 struct plan {
     struct planner_options options;
     int32_t n_requests;
     int64_t n_runs, n_iterations;
-    struct plan_run *runs;                    /* ordered by iteration_begin; NULL: not kept */
-    struct plan_iteration_record *iterations; /* NULL: not kept */
+    struct plan_run *runs;                    /* [n_runs] in order of iteration_begin */
+    struct plan_iteration_record *iterations; /* [n_iterations] */
     struct plan_request_record *requests;     /* [n_requests] */
     struct iteration_load total;              /* padding counted */
-    int64_t n_refresh_rows, n_pad_rows, n_tokens;
-    uint64_t makespan_ns;
+    int64_t n_refresh_rows, n_pad_rows, n_tokens, n_slots_peak;
+    uint64_t makespan_ns; /* end of the last iteration */
     int64_t n_surprises;
+    struct arena run_arena, iteration_arena, request_arena; /* hold the arrays */
 };
 
-/* What plan_make works on. */
+/* What a plan is made of; all borrowed. */
 struct plan_input {
     struct planner_options options;
     const struct cost_model *cost;
     int32_t n_requests;
-    const struct phases *phases;       /* [n_requests], in order of arrival */
-    const uint64_t *arrival_ns;        /* [n_requests], or NULL: all at once */
-    const int32_t *stop_after;         /* [n_requests] generated tokens up to the stop, which the
-                                          world knows and the planner does not; NULL: none stops */
-    double tokens_per_step;            /* of open-ended blocks, in the world */
-    bool keeps_runs, keeps_iterations; /* else only sums and requests */
-    bool is_online;                    /* the planner hears of a request when it arrives */
+    const struct phases *phases; /* [n_requests], in order of arrival; no infill */
+    const uint64_t *arrival_ns;  /* [n_requests], or NULL: all at once */
+    const int32_t *stop_after;   /* [n_requests] generated tokens up to the stop, which the world
+                                    knows and the planner does not; NULL: none stops */
+    double tokens_per_step;      /* of open-ended blocks, in the world; at least 1 */
+    bool keeps_runs;             /* else `runs` stays NULL: sums, iterations and requests only */
+    bool is_online;              /* the planner hears of a request when it arrives */
 };
 
-/* Runs the planner to the end of all requests on the cost model's clock. False: a request that can
- * never run (planner_check). Memory: `arena` grows with runs and iterations. */
-bool plan_make(struct plan *plan, const struct plan_input *input, struct arena *arena,
-               struct error *err);
+/* Runs the planner to the end of all requests on the cost model's clock. A stop counts when as many
+ * tokens are committed as lead to it: blocks are taken to be committed from left to right. Caller's
+ * struct, to be cleared. False: ERROR_FORMAT for a request that can never run (planner_check),
+ * ERROR_UNAVAILABLE for want of memory. */
+bool plan_make(struct plan *plan, const struct plan_input *input, struct error *err);
+void plan_clear(struct plan *plan); /* a zeroed struct is fine */
 
-/* For POLICY_PLANNED: several candidates (row targets, orders), the one that the objective likes
- * best, and never worse than static and fcfs. `n_tried` plans were made. */
-bool plan_make_best(struct plan *plan, const struct plan_input *input, struct arena *arena,
-                    int32_t *n_tried, struct error *err);
+/* Several candidates: row targets for POLICY_PLANNED, batch sizes for POLICY_STATIC. Keeps the one
+ * that the objective likes best; under POLICY_PLANNED also fcfs and static are tried, so it is
+ * never worse than they are. `plan->options` says which it is. Candidates are judged by the first
+ * requests where there are very many. */
+bool plan_make_best(struct plan *plan, const struct plan_input *input, struct error *err);
+
+/* Latencies from arrival to end. */
+struct plan_latency {
+    double mean_s, p50_s, p90_s, p99_s, max_s;
+};
+struct plan_latency plan_latency(const struct plan *plan, struct arena *scratch);
+
+/* Totals of all steps that the world will take, for the bounds of cost.h. */
+void plan_totals(struct cost_totals *totals, const struct plan_input *input);
 
 /* Proves, for a plan with runs: each request's steps in order, exactly once, up to where the world
- * ended it; rows <= n_rows_max in each iteration; live extents never overlap and fit the pool;
- * nothing starts before its arrival; every request ends. False: ERROR_FORMAT, which one is broken.
- */
+ * ends it; rows <= n_rows_max in each iteration; live extents never overlap and fit the pool;
+ * nothing starts before its arrival; every request ends. False: ERROR_FORMAT, what is broken and
+ * where. */
 bool plan_check(const struct plan *plan, const struct plan_input *input, struct arena *scratch,
                 struct error *err);
-
-/* Totals of all steps that the world will take, for cost_bound_ns. */
-void plan_totals(struct cost_totals *totals, const struct plan_input *input);
 
 #endif

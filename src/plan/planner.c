@@ -52,25 +52,8 @@ void planner_reset(struct planner *planner)
 
 /* ---- what a request needs ---- */
 
-int64_t planner_block_slots(const struct phases *phases, int32_t block)
-{
-    int64_t n = phases_prompt_slots(phases);
-    assert(block < phases->n_blocks);
-    return (n + phases_kept_slots(phases, block)) * phases->n_twins;
-}
-
-int64_t planner_most_slots(const struct phases *phases)
-{
-    int64_t most = 0;
-    assert(phases->n_blocks > 0);
-    for (int32_t block = 0; block < phases->n_blocks; block++) {
-        int64_t n = planner_block_slots(phases, block);
-        if (n > most) most = n;
-    }
-    return most;
-}
-
-int32_t planner_block_steps(const struct phases *phases, int32_t block)
+/* Steps that the block can take at most, all masks left. */
+static int32_t block_steps(const struct phases *phases, int32_t block)
 {
     int32_t begin, end;
     phases_block(phases, block, &begin, &end);
@@ -81,8 +64,8 @@ int32_t planner_block_steps(const struct phases *phases, int32_t block)
 bool planner_check(const struct planner_options *options, const struct phases *phases,
                    struct error *err)
 {
-    int32_t n_rows = phases_full_rows(phases), n_steps = planner_block_steps(phases, 0);
-    int64_t n_slots = planner_most_slots(phases);
+    int32_t n_rows = phases_full_rows(phases), n_steps = block_steps(phases, 0);
+    int64_t n_slots = phases_most_slots(phases);
     assert(n_rows > 0);
     if (n_rows > options->n_rows_max)
         return error_set(err, ERROR_FORMAT, "needs %d rows in one forward, --rows allows %d",
@@ -119,7 +102,7 @@ static void become_ready(struct planner *planner, int32_t number)
     struct member *member = &planner->members[number];
     member->state = MEMBER_READY;
     member->step = 0;
-    member->n_steps = planner_block_steps(member->phases, member->block);
+    member->n_steps = block_steps(member->phases, member->block);
     assert(member->n_steps > 0);
     functions[planner->options.policy].ready(planner, number);
 }
@@ -181,11 +164,11 @@ enum planner_status planner_next(struct planner *planner, uint64_t now_ns,
 
 /* ---- reports ---- */
 
-void planner_release(struct planner *planner, struct member *member)
+static void release(struct planner *planner, struct member *member)
 {
     assert(member->n >= 0);
-    if (member->n > 0 && member->until > planner->index)
-        extents_release(planner->extents, member->begin, member->n, member->until, planner->index);
+    if (member->n > 0 && member->time.until > planner->index)
+        extents_release(planner->extents, member->begin, member->n, member->time, planner->index);
     member->n = 0;
     member->is_held_over = false;
 }
@@ -214,7 +197,7 @@ void planner_report(struct planner *planner, int32_t request, enum step_outcome 
     count_ending(planner, member, stopped);
     if (planner->options.policy == POLICY_PLANNED) policy_planned_shorten(planner, member);
     if (outcome == STEP_END) {
-        planner_release(planner, member);
+        release(planner, member);
         member->state = MEMBER_ENDED;
         planner->n_ended++;
         return;
@@ -223,7 +206,7 @@ void planner_report(struct planner *planner, int32_t request, enum step_outcome 
     bool goes_over = member->is_held_over &&
                      (planner->options.policy != POLICY_PLANNED || planner->options.no_parking ||
                       !phases_is_free_start(member->phases, next_block));
-    if (!goes_over) planner_release(planner, member);
+    if (!goes_over) release(planner, member);
     member->block = next_block;
     become_ready(planner, request);
 }

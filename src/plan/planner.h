@@ -1,5 +1,5 @@
 /* Decides iterations, one after the other: which requests take a step, and where their extents lie.
- * One state machine with three policies behind it (system.md 5), driven alike by the simulation
+ * One state machine with three policies behind it, driven alike by the simulation
  * that makes a plan ahead of time (plan/plan.h), by replay on the virtual clock and by the
  * executor.
  *

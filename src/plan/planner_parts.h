@@ -23,10 +23,10 @@ struct member {
     const struct phases *phases;
     uint64_t arrival_ns;
     enum member_state state;
-    int32_t block, step; /* steps of the block that are done */
-    int32_t n_steps;     /* most that the block can take */
-    int64_t begin, n;    /* its extent, prompt's rows first; n 0: none */
-    int64_t until;       /* as promised */
+    int32_t block, step;     /* steps of the block that are done */
+    int32_t n_steps;         /* most that the block can take */
+    int64_t begin, n;        /* its extent, prompt's rows first; n 0: none */
+    struct extent_time time; /* as promised */
     bool is_held_over; /* the extent outlives the block: kept prompts, policies that do not park */
     double key;        /* order of turns, least first */
 };
@@ -57,23 +57,12 @@ struct planner {
     int32_t batch_begin; /* its first member in `running` */
 };
 
-/* Slots of the extents of block `block` of a member: kept rows and, in front, the prompt's. */
-int64_t planner_block_slots(const struct phases *phases, int32_t block);
-/* The most that any block needs. */
-int64_t planner_most_slots(const struct phases *phases);
-
-/* Steps that the member's block can take at most, all masks left. */
-int32_t planner_block_steps(const struct phases *phases, int32_t block);
-
 /* Blocks that are expected to be needed from `block` on, itself counted, by the endings so far. */
 double planner_expected_blocks(const struct planner *planner, const struct phases *phases,
                                int32_t block);
 
 /* The member's next step becomes item `iteration->n_items`. */
 void planner_add_item(struct planner *planner, int32_t number, struct plan_iteration *iteration);
-
-/* Gives the member's extent back. */
-void planner_release(struct planner *planner, struct member *member);
 
 /* Each policy: a member is ready (it has arrived, or its block is complete); and the choice of the
  * members of an iteration, none if nothing can run. */

@@ -1,4 +1,4 @@
-/* dLLM-Serve's scheduler as its authors describe it (arXiv 2512.17077; system.md 2): admission in
+/* dLLM-Serve's scheduler as its authors describe it (arXiv 2512.17077): admission in
  * order of arrival while memory for the largest block is free, which is then held to the end; each
  * iteration is packed in order of admission, and the first request that does not fit ends it. */
 #include <assert.h>
@@ -19,15 +19,15 @@ void policy_fcfs_ready(struct planner *planner, int32_t number)
 static bool admit(struct planner *planner, int32_t number)
 {
     struct member *member = &planner->members[number];
-    int64_t n = planner_most_slots(member->phases);
+    int64_t n = phases_most_slots(member->phases);
     assert(member->n == 0);
+    struct extent_time time = {.from = planner->index, .until = EXTENT_OPEN};
     if (n > 0) {
-        struct extent_time time = {.from = planner->index, .until = EXTENT_OPEN};
         member->begin = extents_place(planner->extents, n, planner->index, time);
         if (member->begin < 0) return false;
     }
     member->n = n;
-    member->until = EXTENT_OPEN;
+    member->time = time;
     member->is_held_over = true;
     member->state = MEMBER_RUNNING;
     planner->running[planner->n_running++] = number;

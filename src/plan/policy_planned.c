@@ -139,7 +139,7 @@ static bool place(struct planner *planner, struct member *member)
     bool outlives = phases_prompt_slots(phases) > 0 || planner->options.no_parking;
     if (member->is_held_over) return true;
     int32_t selects_at = phases->delay;
-    int64_t n = outlives ? planner_most_slots(phases) : planner_block_slots(phases, member->block);
+    int64_t n = outlives ? phases_most_slots(phases) : phases_block_slots(phases, member->block);
     struct extent_time time = {.from = planner->index + selects_at,
                                .until = planner->index + member->n_steps};
     assert(member->n == 0);
@@ -151,7 +151,7 @@ static bool place(struct planner *planner, struct member *member)
         if (member->begin < 0) return false;
     }
     member->n = n;
-    member->until = time.until;
+    member->time = time;
     member->is_held_over = outlives && n > 0;
     return true;
 }

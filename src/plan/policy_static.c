@@ -58,7 +58,7 @@ static bool fits(const struct planner *planner, int32_t n_places, int32_t n_rows
 static bool take_place(struct planner *planner, int32_t number)
 {
     struct member *member = &planner->members[number];
-    int64_t n = planner_most_slots(member->phases);
+    int64_t n = phases_most_slots(member->phases);
     struct extent_time time = {.from = planner->index, .until = EXTENT_OPEN};
     assert(member->n == 0);
     if (n > 0) {
@@ -66,7 +66,7 @@ static bool take_place(struct planner *planner, int32_t number)
         if (member->begin < 0) return false;
     }
     member->n = n;
-    member->until = EXTENT_OPEN;
+    member->time = time;
     member->is_held_over = true;
     planner->running[planner->n_running++] = number;
     return true;

@@ -10,7 +10,7 @@ try --top-p 0
 try --threshold 1.5
 try --seed -1
 try --remasking best
-try --cache dual
+try --cache all
 try --memory 8Q
 try --memory 1K
 try --force=yes
@@ -18,3 +18,6 @@ try --model
 try -fo
 try -xf
 try one.jsonl two.jsonl
+try --limit 0
+try ''
+try -m ''

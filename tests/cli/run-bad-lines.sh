@@ -14,6 +14,6 @@ no json
 {"id": 9, "prompt": "a"}
 {"id": 10, "prompt_token_ids": [300]}
 {"id": 11, "messages": [{"role": "robot", "content": "a"}]}
-{"id": "$(printf '\\u001b')[31m", "prompt": "a", "cache": "dual"}
+{"id": "$(printf '\\u001b')[31m", "prompt": "a", "cache": "all"}
 END
 exit "${PIPESTATUS[0]}"

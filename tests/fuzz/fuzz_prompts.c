@@ -60,7 +60,9 @@ static void check_failure(const struct prompt *prompt)
     free(line);
 }
 
-static void read_all(const char *path, const struct options *flags, bool has_tokenizer)
+/* `hurry_fd`: can be read; -1: lines are not waited for. */
+static void read_all(const char *path, const struct options *flags, bool has_tokenizer,
+                     int hurry_fd)
 {
     struct error err = {0};
     struct prompts *prompts;
@@ -79,6 +81,7 @@ static void read_all(const char *path, const struct options *flags, bool has_tok
     require(prompts_open(&prompts, &options, &err));
     enum prompts_status status = PROMPTS_READ;
     for (int i = 0; i < LINES_MAX && status == PROMPTS_READ; i++) {
+        if (i > 0 && hurry_fd >= 0) require(prompts_wait(prompts, hurry_fd)); /* a file is there */
         status = prompts_next(prompts, &prompt, &err);
         if (status != PROMPTS_READ) continue;
         require(prompt.line > 0 && prompt.index == prompt.line - 1);
@@ -103,7 +106,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     require(write(fd, data + 1, size - 1) == (ssize_t)(size - 1));
     char path[64];
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    read_all(path, &flags, (data[0] & 8) == 0);
+    read_all(path, &flags, (data[0] & 8) == 0, (data[0] & 16) != 0 ? fd : -1);
     close(fd);
     return 0;
 }

@@ -274,7 +274,7 @@ Test(options, each_refusal_names_the_option_the_value_and_the_wish)
 {
     expect_refusal("--top-p 0", "--top-p: '0' is not a number above 0, at most 1");
     expect_refusal("--backend gpu", "--backend: 'gpu' is not one of auto, ref, cpu, cuda");
-    expect_refusal("--cache dual", "--cache: 'dual' is not one of none");
+    expect_refusal("--cache all", "--cache: 'all' is not one of none, prefix, dual, sparse");
     expect_refusal("--seed -1",
                    "--seed: '-1' is not a whole number from 0 to 18446744073709551615");
     expect_refusal("--force=yes", "--force takes no value, 'yes' was given");
@@ -335,6 +335,33 @@ Test(options, a_line_key_is_the_name_with_underscores)
                                          "output",     "",          "threads"};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         cr_expect_eq(options_find_line_key(others[i]), OPTION_COUNT, "%s", others[i]);
+}
+
+Test(options, keys_near_a_setting_are_told_from_columns)
+{
+    static const struct {
+        const char *key;
+        enum option_id meant;
+    } keys[] = {
+        {"gen-length", OPTION_gen_length},
+        {"genLength", OPTION_gen_length},
+        {"GEN_LENGTH", OPTION_gen_length},
+        {"block_lenth", OPTION_block_length},
+        {"temprature", OPTION_temperature},
+        {"topP", OPTION_top_p},
+        {"Seed", OPTION_seed},
+        {"step", OPTION_steps},
+        {"seeds", OPTION_COUNT},
+        {"actor", OPTION_COUNT},
+        {"answer", OPTION_COUNT},
+        {"stop", OPTION_COUNT},
+        {"temperature_c", OPTION_COUNT},
+        {"", OPTION_COUNT},
+        {"model", OPTION_COUNT},
+        {"a_column_with_a_very_long_name_of_its_own", OPTION_COUNT},
+    };
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        cr_expect_eq(options_find_near_key(keys[i].key), keys[i].meant, "%s", keys[i].key);
 }
 
 /* ---- printing ---- */

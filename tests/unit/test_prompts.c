@@ -349,7 +349,7 @@ Test(prompts, bad_lines_say_what_is_wrong)
         {"{\"prompt\": \"p\", \"steps\": 3}", PROMPT_INVALID_SETTING, "steps is 3"},
         {"{\"prompt\": \"p\", \"threshold\": 0.9, \"factor\": 1}", PROMPT_INVALID_SETTING,
          "exclude each other"},
-        {"{\"prompt\": \"p\", \"cache\": \"dual\"}", PROMPT_INVALID_SETTING, "cache is \"dual\""},
+        {"{\"prompt\": \"p\", \"cache\": \"all\"}", PROMPT_INVALID_SETTING, "cache is \"all\""},
         {"{\"prompt\": \"p\", \"stop\": 3}", PROMPT_INVALID_SETTING, "stop is 3"},
         {"{\"prompt\": \"p\", \"stop\": [\"\"]}", PROMPT_INVALID_SETTING, "0 bytes"},
         {"{\"prompt\": \"p\", \"stop\": [\"a\",\"a\",\"a\",\"a\",\"a\"]}", PROMPT_INVALID_SETTING,
@@ -461,6 +461,41 @@ Test(prompts, openai_fields_without_effect_are_noted_once)
     for (int i = 0; i < 3; i++)
         read_good();
     cr_assert_eq(prompts_ignored_line(prompts), 2);
+    prompts_close(prompts);
+}
+
+Test(prompts, a_misspelt_setting_is_told_once_and_stays_a_column)
+{
+    open_text("{\"prompt\": \"a\", \"answer\": 1, \"n\": 1, \"temprature\": null}\n"
+              "{\"prompt\": \"a\", \"gen-length\": 8, \"max_tokens\": 3}\n"
+              "{\"prompt\": \"a\", \"n\": 3}\n");
+    read_good();
+    cr_assert_eq(prompts_overlooked(prompts)->line, 0);
+    read_good();
+    cr_assert_eq(prompt.request.decode.gen_length, 32);
+    read_good();
+    cr_assert_eq(prompts_overlooked(prompts)->line, 2);
+    cr_assert_str_eq(prompts_overlooked(prompts)->text,
+                     "\"gen-length\" is ignored; did you mean \"gen_length\"?");
+    prompts_close(prompts);
+}
+
+Test(prompts, names_of_other_programs_are_told)
+{
+    open_text("{\"prompt\": \"a\", \"n\": 3}\n");
+    read_good();
+    cr_assert_str_eq(prompts_overlooked(prompts)->text,
+                     "\"n\" is ignored; every line gets one answer");
+    prompts_close(prompts);
+    open_text("{\"prompt\": \"a\", \"max_tokens\": 3}\n");
+    read_good();
+    cr_assert_str_eq(prompts_overlooked(prompts)->text,
+                     "\"max_tokens\" is ignored; did you mean \"gen_length\"?");
+    prompts_close(prompts);
+    flags.prompt_key = "step";
+    open_text("{\"step\": \"a\"}\n");
+    read_good();
+    cr_assert_eq(prompts_overlooked(prompts)->line, 0, "the prompt is no setting");
     prompts_close(prompts);
 }
 

@@ -153,6 +153,14 @@ Test(report, notes_carry_no_control_bytes)
     cr_assert_null(strchr(note, '\xff'));
 }
 
+Test(report, errors_are_told_even_when_quiet)
+{
+    options.quiet = true;
+    start(false);
+    report_error(&report, "p.jsonl:%d: bad", 3);
+    cr_assert_str_eq(printed(), "dllm-batch: error: p.jsonl:3: bad\n");
+}
+
 /* ---- progress ---- */
 
 Test(report, without_a_terminal_a_line_comes_every_ten_seconds)

@@ -17,8 +17,11 @@ static void set_up(void)
 {
     options_init(&flags, SUBCOMMAND_RUN);
     options_init(&line, SUBCOMMAND_RUN);
-    config = (struct model_config){
-        .gen_length = 128, .block_length = 32, .remasking = "low_confidence", .temperature = 0.25};
+    config = (struct model_config){.n_positions = 512,
+                                   .gen_length = 128,
+                                   .block_length = 32,
+                                   .remasking = "low_confidence",
+                                   .temperature = 0.25};
     err = (struct error){0};
     if (held == NULL) held = json_array();
 }
@@ -139,11 +142,31 @@ Test(settings, threshold_and_factor_in_one_source_are_an_error)
     give(&line, "threshold", "0.8");
     cr_assert(!settings_resolve(&decode, &config, &flags, &line, false, &err));
     cr_assert_eq(err.code, ERROR_FORMAT);
-    cr_assert(!settings_check_flags(&line, &err));
+    cr_assert(!settings_check_flags(&line, &config, &err));
     cr_assert_eq(err.code, ERROR_USAGE);
     give(&line, "factor", "0");
     resolve(false);
-    cr_assert(settings_check_flags(&line, &err));
+    cr_assert(settings_check_flags(&line, &config, &err));
+}
+
+Test(settings, flags_that_suit_no_bare_line_are_named)
+{
+    give(&flags, "seed", "5");
+    give(&flags, "steps", "7");
+    cr_assert(!settings_check_flags(&flags, &config, &err));
+    cr_assert_eq(err.code, ERROR_USAGE);
+    cr_assert_eq(strncmp(err.message, "--steps: steps is 7, must be", 28), 0, "%s", err.message);
+    give(&flags, "gen_length", "0");
+    cr_assert(settings_check_flags(&flags, &config, &err), "masks are filled in any steps");
+}
+
+Test(settings, what_is_wrong_with_the_model_is_no_mistake_of_the_flags)
+{
+    config.remasking = "unheard_of";
+    give(&flags, "seed", "5");
+    cr_assert(settings_check_flags(&flags, &config, &err));
+    give(&flags, "remasking", "\"entropy\"");
+    cr_assert(settings_check_flags(&flags, &config, &err));
 }
 
 Test(settings, threshold_replaces_a_default_rule_but_not_a_given_one)
@@ -238,7 +261,7 @@ Test(settings, wrong_values_name_key_value_and_wish)
         {"top_k", "9999999999", "top_k is 9999999999, must be an integer from 0 to 2147483647"},
         {"seed", "1.5", "seed is 1.5, must be an integer of 64 bits"},
         {"no_early_stop", "1", "no_early_stop is 1, must be true or false"},
-        {"cache", "\"dual\"", "cache is \"dual\", must be none"},
+        {"cache", "\"all\"", "cache is \"all\", must be one of none, prefix, dual, sparse"},
         {"remasking", "\"low\"",
          "remasking is \"low\", must be one of low_confidence, random, origin, maskgit_plus, "
          "topk_margin, entropy"},
@@ -258,12 +281,12 @@ Test(settings, wrong_values_name_key_value_and_wish)
 Test(settings, long_strings_are_cut_in_messages)
 {
     cr_assert(!give(&line, "cache", "\"1234567890123456789012345678901234567890123\""));
-    cr_assert_str_eq(err.message,
-                     "cache is \"123456789012345678901234567890123456789..., must be none");
+    cr_assert_str_eq(err.message, "cache is \"123456789012345678901234567890123456789..., must be "
+                                  "one of none, prefix, dual, sparse");
     /* Between characters, even where the limit falls into one. */
     cr_assert(!give(&line, "cache", "\"12345678901234567890123456789012345678\\u00e9xy\""));
-    cr_assert_str_eq(err.message,
-                     "cache is \"12345678901234567890123456789012345678..., must be none");
+    cr_assert_str_eq(err.message, "cache is \"12345678901234567890123456789012345678..., must be "
+                                  "one of none, prefix, dual, sparse");
 }
 
 Test(settings, limits_themselves_are_allowed)

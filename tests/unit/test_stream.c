@@ -413,6 +413,50 @@ Test(stream, a_line_is_read_as_soon_as_it_is_there, .timeout = 60)
     cr_assert_geq(fcntl(STDIN_FILENO, F_GETFD), 0, "standard input is not ours to close");
 }
 
+Test(stream, waiting_ends_with_a_whole_line_or_in_a_hurry, .timeout = 60)
+{
+    int fds[2], hurry[2];
+    char path[64];
+    struct bytes line;
+    cr_assert_eq(pipe(fds), 0);
+    cr_assert_eq(pipe(hurry), 0);
+    snprintf(path, sizeof path, "/dev/fd/%d", fds[0]);
+    struct line_reader *reader = reader_of(path, 100);
+    cr_assert_eq(write(fds[1], "one\ntwo\nth", 10), 10);
+    cr_assert_eq(line_reader_next(reader, &line, NULL), LINE_READ);
+    cr_assert_eq(write(hurry[1], "!", 1), 1);
+    cr_assert(line_reader_wait(reader, hurry[0]), "two is there");
+    cr_assert_eq(line_reader_next(reader, &line, NULL), LINE_READ);
+    cr_assert(!line_reader_wait(reader, hurry[0]), "three is not");
+    cr_assert_eq(write(fds[1], "ree\n", 4), 4);
+    cr_assert(line_reader_wait(reader, hurry[0]), "now it is");
+    cr_assert_eq(line_reader_next(reader, &line, NULL), LINE_READ);
+    cr_assert_str_eq(line.data, "three");
+    close(fds[1]);
+    cr_assert(line_reader_wait(reader, hurry[0]), "so is the end");
+    cr_assert_eq(line_reader_next(reader, &line, NULL), LINE_END);
+    line_reader_close(reader);
+}
+
+Test(stream, a_file_never_keeps_anyone_waiting)
+{
+    const char text[] = "a\nb\nc";
+    int hurry[2];
+    struct bytes line;
+    cr_assert_eq(pipe(hurry), 0);
+    cr_assert_eq(write(hurry[1], "!", 1), 1);
+    for (enum encoding encoding = 0; encoding < N_ENCODINGS; encoding++) {
+        const char *path = file_of(encode(encoding, text, strlen(text)));
+        struct line_reader *reader = reader_of(path, 100);
+        for (int i = 0; i < 3; i++) {
+            cr_assert_eq(line_reader_next(reader, &line, NULL), LINE_READ);
+            cr_assert(line_reader_wait(reader, hurry[0]), "%s", encoding_names[encoding]);
+        }
+        cr_assert_eq(line_reader_next(reader, &line, NULL), LINE_END);
+        line_reader_close(reader);
+    }
+}
+
 static void ignore_signal(int number)
 {
     (void)number;

@@ -16,7 +16,7 @@ static struct model_config config = {.chat_name = "llada",
                                      .gen_length = 32,
                                      .block_length = 16,
                                      .remasking = "low_confidence"};
-static struct intake intake;
+static struct intake intake = {.hurry_fd = -1};
 static struct window window;
 static struct error err;
 
@@ -30,6 +30,21 @@ static void open_text(const char *text)
     const struct prompts_options options = {.path = path, .flags = &flags, .config = &config};
     cr_assert(prompts_open(&intake.prompts, &options, &err), "%s", err.message);
     unlink(path);
+}
+
+/* What a writer has written so far; more may come through the descriptor. */
+static int open_pipe(const char *text)
+{
+    int fds[2];
+    char path[64];
+    cr_assert_eq(pipe(fds), 0);
+    cr_assert_eq(write(fds[1], text, strlen(text)), (ssize_t)strlen(text));
+    snprintf(path, sizeof path, "/dev/fd/%d", fds[0]);
+    options_init(&flags, SUBCOMMAND_RUN);
+    const struct prompts_options options = {.path = path, .flags = &flags, .config = &config};
+    cr_assert(prompts_open(&intake.prompts, &options, &err), "%s", err.message);
+    close(fds[0]);
+    return fds[1];
 }
 
 static void create(int32_t n_prompts_max, int64_t n_cells_max)
@@ -64,6 +79,25 @@ Test(window, a_window_takes_no_more_lines_than_its_limit)
     cr_assert_eq(window.n_prompts, 1);
     cr_assert(window.is_last);
     cr_assert_eq(window.failure.code, ERROR_NONE);
+}
+
+Test(window, in_a_hurry_it_takes_the_lines_that_are_there)
+{
+    int hurry[2];
+    int writer = open_pipe(LINE(1) "\n" LINE(2) "\n{\"prom");
+    cr_assert_eq(pipe(hurry), 0);
+    cr_assert_eq(write(hurry[1], "!", 1), 1);
+    intake.hurry_fd = hurry[0];
+    create(10, 1000);
+    window_fill(&window, &intake);
+    cr_assert_eq(window.n_prompts, 2);
+    cr_assert(!window.is_last);
+    cr_assert_eq(write(writer, "pt\"\n", 4), 4);
+    close(writer);
+    window_fill(&window, &intake);
+    cr_assert_eq(window.n_prompts, 1);
+    cr_assert_eq(window.prompts[0].line, 5);
+    cr_assert(window.is_last);
 }
 
 Test(window, a_line_whose_canvas_does_not_fit_opens_the_next_window)

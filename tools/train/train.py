@@ -1,6 +1,7 @@
+#!/usr/bin/python3
 """Trains the shipped LLaDA-style masked-diffusion model and writes it as a Hugging Face folder.
 
-    OMP_NUM_THREADS=1 python3 train.py --out ../../data/models/NAME [--workers 2] [--steps N]
+    OMP_NUM_THREADS=1 ./train.py --out ../../data/models/NAME [--workers 2] [--steps N]
 
 Plain mean cross-entropy over masked answer tokens, end-of-text padding at weight 0.15. Look-up
 needs a circuit of two layers (find the key, copy what follows it) that is found late and suddenly
@@ -14,12 +15,16 @@ import math
 import os
 import random
 import struct
+import sys
 import time
 
-import torch
-import torch.distributed as dist
-import torch.nn.functional as F
-from torch import nn
+try:
+    import torch
+    import torch.distributed as dist
+    import torch.nn.functional as F
+    from torch import nn
+except ImportError as missing:
+    sys.exit(f"{missing} in {sys.executable}; 'tools/setup train' installs it for /usr/bin/python3")
 
 import bpe
 import tasks
@@ -71,10 +76,10 @@ class Model(nn.Module):
     @torch.no_grad()
     def start_circuits(self, n_sharp=4, sharpness=57.0):
         """Every head of the first two layers starts by attending to what is alike (k = q) and
-        copying it (out = v transposed, head = embedding); later layers start at random. Heads 0 and 1 of the first layer look one token back: their q
-        and k are constants (of the embedding's constant column) whose RoPE angles agree at that
-        distance. Heads 0 and 1 of the second layer compare what those wrote: which token stands
-        before."""
+        copying it (out = v transposed, head = embedding); later layers start at random. Heads 0
+        and 1 of the first layer look one token back: their q and k are constants (of the
+        embedding's constant column) whose RoPE angles agree at that distance. Heads 0 and 1 of the
+        second layer compare what those wrote: which token stands before."""
         d = self.width // self.n_heads
         half = d // 2
         self.wte.weight[:, 0] = 1.0

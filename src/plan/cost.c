@@ -1,0 +1,144 @@
+/* The formulas of the header. Rates are interpolated between the rows at which they were measured;
+ * what is saved in the last layer, where only picked rows go on, is not counted. */
+#include "plan/cost.h"
+
+#include <assert.h>
+#include <math.h>
+
+void cost_init(struct cost_model *model, const struct cost_profile *profile,
+               const struct cost_shape *shape)
+{
+    assert(profile->n_rates > 0);
+    assert(profile->bytes_per_s > 0);
+    double heads = (double)shape->n_heads * shape->head_dim;
+    double kv = (double)shape->n_kv_heads * shape->head_dim;
+    double weights = (2 * heads + 2 * kv + 3 * (double)shape->ffn) * shape->hidden;
+    double head = (double)shape->hidden * shape->n_vocab;
+    *model = (struct cost_model){
+        .profile = *profile,
+        .shape = *shape,
+        .linear_flops_per_row = 2 * weights * shape->n_layers,
+        .linear_bytes = weights * shape->n_layers * shape->weight_element_bytes,
+        .head_flops_per_pick = 2 * head,
+        .head_bytes = head * shape->weight_element_bytes,
+        .attention_flops_per_row_key = 4 * heads * shape->n_layers,
+        .slot_bytes = 2 * kv * shape->n_layers * shape->kv_element_bytes,
+    };
+}
+
+void cost_add_step(struct iteration_load *load, const struct phases *phases,
+                   const struct step_shape *shape, int32_t n_picks)
+{
+    int64_t n_twins = phases->n_twins;
+    assert(n_picks >= 0);
+    load->n_rows += n_twins * shape->n_rows;
+    load->n_picks += n_twins * n_picks;
+    load->row_keys += n_twins * shape->n_rows * ((int64_t)shape->n_rows + shape->n_cached);
+    load->cached_rows += n_twins * shape->n_cached;
+}
+
+/* pi(n): linear between the rows of the table, flat outside. */
+static double rate_at(const struct cost_profile *profile, double n_rows)
+{
+    const struct cost_rate *rates = profile->rates;
+    int32_t i = 0, last = profile->n_rates - 1;
+    assert(last >= 0);
+    if (n_rows <= rates[0].n_rows) return rates[0].flops_per_s;
+    if (n_rows >= rates[last].n_rows) return rates[last].flops_per_s;
+    while (rates[i + 1].n_rows < n_rows)
+        i++;
+    double share = (n_rows - rates[i].n_rows) / (rates[i + 1].n_rows - rates[i].n_rows);
+    return rates[i].flops_per_s + share * (rates[i + 1].flops_per_s - rates[i].flops_per_s);
+}
+
+static double best_rate(const struct cost_profile *profile)
+{
+    double best = 0;
+    assert(profile->n_rates <= COST_RATES_MAX);
+    for (int32_t i = 0; i < profile->n_rates; i++)
+        best = fmax(best, profile->rates[i].flops_per_s);
+    return best;
+}
+
+static double linear_s(const struct cost_model *model, double n_rows)
+{
+    const struct cost_profile *profile = &model->profile;
+    assert(n_rows >= 0);
+    return fmax(n_rows * model->linear_flops_per_row / rate_at(profile, n_rows),
+                model->linear_bytes / profile->bytes_per_s);
+}
+
+static double attention_s(const struct cost_model *model, const struct iteration_load *load)
+{
+    const struct cost_profile *profile = &model->profile;
+    assert(load->row_keys >= 0);
+    double flops = (double)load->row_keys * model->attention_flops_per_row_key;
+    double bytes = (double)load->cached_rows * model->slot_bytes;
+    return fmax(flops / profile->attention_flops_per_s, bytes / profile->bytes_per_s);
+}
+
+static double head_s(const struct cost_model *model, double n_picks)
+{
+    const struct cost_profile *profile = &model->profile;
+    if (!(n_picks > 0)) return 0;
+    assert(model->head_bytes > 0);
+    return fmax(n_picks * model->head_flops_per_pick / rate_at(profile, n_picks),
+                model->head_bytes / profile->bytes_per_s);
+}
+
+uint64_t cost_iteration_ns(const struct cost_model *model, const struct iteration_load *load)
+{
+    assert(load->n_rows >= 0);
+    if (load->n_rows == 0) return 0;
+    double s = linear_s(model, (double)load->n_rows) + attention_s(model, load) +
+               head_s(model, (double)load->n_picks);
+    return (uint64_t)(model->profile.base_ns + 1e9 * s + 0.5);
+}
+
+int32_t cost_knee_rows(const struct cost_model *model)
+{
+    int32_t low = 1, high = 1 << 20;
+    double read_s = model->linear_bytes / model->profile.bytes_per_s;
+    assert(read_s > 0);
+    while (low < high) {
+        int32_t middle = low + (high - low) / 2;
+        if (linear_s(model, middle) > read_s) high = middle;
+        else low = middle + 1;
+    }
+    return low;
+}
+
+/* ---- lower bounds ---- */
+
+/* All work at the best rates, spread over n_iterations that each cost t0 and the weights. Within an
+ * iteration linear work and weights overlap, so the larger of the sums is a bound. */
+static double work_s(const struct cost_model *model, const struct cost_totals *totals,
+                     double n_iterations)
+{
+    const struct cost_profile *profile = &model->profile;
+    double best = best_rate(profile);
+    assert(best > 0);
+    double linear = fmax((double)totals->load.n_rows * model->linear_flops_per_row / best,
+                         n_iterations * model->linear_bytes / profile->bytes_per_s);
+    double head = fmax((double)totals->load.n_picks * model->head_flops_per_pick / best,
+                       n_iterations * model->head_bytes / profile->bytes_per_s);
+    return n_iterations * profile->base_ns * 1e-9 + linear + head +
+           attention_s(model, &totals->load);
+}
+
+uint64_t cost_bound_ns(const struct cost_model *model, const struct cost_totals *totals)
+{
+    assert(totals->n_steps >= totals->longest_chain);
+    return (uint64_t)(1e9 * work_s(model, totals, (double)totals->longest_chain));
+}
+
+uint64_t cost_bound_memory_ns(const struct cost_model *model, const struct cost_totals *totals,
+                              int64_t n_slots, int32_t n_rows_max)
+{
+    double n_iterations = (double)totals->longest_chain;
+    assert(n_rows_max > 0);
+    n_iterations = fmax(n_iterations, ceil((double)totals->load.n_rows / n_rows_max));
+    if (n_slots > 0)
+        n_iterations = fmax(n_iterations, ceil((double)totals->slot_steps / (double)n_slots));
+    return (uint64_t)(1e9 * work_s(model, totals, n_iterations));
+}

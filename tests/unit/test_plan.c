@@ -1,0 +1,259 @@
+/* Properties of plans over random sets of requests: the checker accepts every plan of every policy
+ * and refuses broken ones, bounds bound, the same input gives the same plan. Seeds are in messages.
+ */
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "plan/plan.h"
+
+#define N_MAX 400
+
+static struct arena scratch;
+static struct cost_model cost;
+static struct phases phases[N_MAX];
+static uint64_t arrival_ns[N_MAX];
+static int32_t stop_after[N_MAX];
+
+static const struct cost_shape shape = {.n_layers = 32,
+                                        .hidden = 4096,
+                                        .n_heads = 32,
+                                        .n_kv_heads = 32,
+                                        .head_dim = 128,
+                                        .ffn = 12288,
+                                        .n_vocab = 126464,
+                                        .weight_element_bytes = 2,
+                                        .kv_element_bytes = 2};
+
+static void setup(void)
+{
+    const struct cost_profile profile = {.base_ns = 1e6,
+                                         .bytes_per_s = 1e12,
+                                         .attention_flops_per_s = 8e13,
+                                         .n_rates = 3,
+                                         .rates = {{1, 5e12}, {128, 1e14}, {1024, 1.6e14}}};
+    cost_init(&cost, &profile, &shape);
+    cr_assert(arena_create(&scratch, (size_t)1 << 30, NULL));
+}
+
+static void teardown(void)
+{
+    arena_destroy(&scratch);
+}
+
+TestSuite(plan, .init = setup, .fini = teardown);
+
+static struct decode_settings draw_settings(void)
+{
+    struct decode_settings decode = {.gen_length = 1 + rand() % 70,
+                                     .block_length = 1 + rand() % 40,
+                                     .cache = (enum cache_kind)(rand() % 4),
+                                     .retention = 0.05 + (rand() % 20) * 0.05,
+                                     .delay = rand() % 3,
+                                     .refresh_every = rand() % 3 == 0 ? rand() % 9 : 0,
+                                     .prompt_refresh_every = rand() % 3 == 0 ? 1 + rand() % 4 : 1,
+                                     .suffix_window = rand() % 3 == 0 ? rand() % 3 : 0};
+    int32_t n_blocks = (decode.gen_length + decode.block_length - 1) / decode.block_length;
+    if (rand() % 3 == 0) decode.steps = n_blocks * (1 + rand() % 12);
+    if (rand() % 4 == 0) decode.threshold = 0.9;
+    if (rand() % 5 == 0) decode.cfg_scale = 1;
+    return decode;
+}
+
+/* A random input; `n_slots` is as tight as its largest request allows when `is_tight`. */
+static struct plan_input draw(unsigned seed, bool is_tight)
+{
+    const struct phases_model model = {.n_positions = 4096, .shift = (int32_t)(seed % 2)};
+    struct plan_input input = {.cost = &cost,
+                               .phases = phases,
+                               .arrival_ns = seed % 3 == 0 ? arrival_ns : NULL,
+                               .stop_after = seed % 4 == 0 ? stop_after : NULL,
+                               .tokens_per_step = 1 + (seed % 5) * 0.7,
+                               .keeps_runs = true,
+                               .is_online = seed % 6 == 0};
+    int64_t n_slots = 0;
+    int32_t n_rows = 0;
+    uint64_t now_ns = 0;
+    srand(seed);
+    input.n_requests = 1 + rand() % (seed % 7 == 0 ? N_MAX : 40);
+    for (int32_t i = 0; i < input.n_requests; i++) {
+        struct decode_settings decode = draw_settings();
+        struct error err = {0};
+        cr_assert(phases_init(&phases[i], 1 + rand() % 200, false, &decode, &model, &err), "%s",
+                  err.message);
+        now_ns += (uint64_t)(rand() % 3) * 50000000u;
+        arrival_ns[i] = now_ns;
+        stop_after[i] = 1 + rand() % 60;
+        int64_t needs = phases_most_slots(&phases[i]);
+        if (needs > n_slots) n_slots = needs;
+        if (phases_full_rows(&phases[i]) > n_rows) n_rows = phases_full_rows(&phases[i]);
+    }
+    input.options = (struct planner_options){.objective = (enum objective)(seed % 3),
+                                             .n_rows_max = is_tight ? n_rows : 3 * n_rows,
+                                             .n_slots = is_tight ? n_slots : 8 * n_slots,
+                                             .tokens_per_step = 1 + seed % 3,
+                                             .no_backfill = seed % 11 == 0,
+                                             .no_parking = seed % 13 == 0,
+                                             .no_promises = seed % 17 == 0};
+    return input;
+}
+
+static void make(struct plan *plan, const struct plan_input *input, unsigned seed)
+{
+    struct error err = {0};
+    cr_assert(plan_make(plan, input, &err), "seed %u: %s", seed, err.message);
+    cr_assert(plan_check(plan, input, &scratch, &err), "seed %u policy %d: %s", seed,
+              (int)input->options.policy, err.message);
+}
+
+Test(plan, every_policy_makes_plans_that_hold_and_that_no_bound_exceeds)
+{
+    for (unsigned seed = 1; seed <= 150; seed++) {
+        struct plan_input input = draw(seed, seed % 2 == 0);
+        struct cost_totals totals;
+        plan_totals(&totals, &input);
+        uint64_t bound_ns =
+            cost_bound_memory_ns(&cost, &totals, input.options.n_slots, input.options.n_rows_max);
+        cr_assert_geq(bound_ns, cost_bound_ns(&cost, &totals));
+        for (int policy = 0; policy < 3; policy++) {
+            struct plan plan;
+            input.options.policy = (enum policy)policy;
+            make(&plan, &input, seed);
+            cr_assert_geq(plan.makespan_ns, bound_ns, "seed %u policy %d", seed, policy);
+            cr_assert_eq(plan.total.n_rows - plan.n_pad_rows, totals.load.n_rows, "seed %u", seed);
+            cr_assert_eq(plan.total.row_keys, totals.load.row_keys, "seed %u", seed);
+            cr_assert(policy == POLICY_STATIC || plan.n_pad_rows == 0);
+            plan_clear(&plan);
+        }
+    }
+}
+
+Test(plan, the_same_input_gives_the_same_plan)
+{
+    for (unsigned seed = 500; seed < 520; seed++) {
+        struct plan_input input = draw(seed, false);
+        struct plan one, two;
+        input.options.policy = POLICY_PLANNED;
+        make(&one, &input, seed);
+        make(&two, &input, seed);
+        cr_assert_eq(one.n_runs, two.n_runs);
+        cr_assert_eq(memcmp(one.runs, two.runs, (size_t)one.n_runs * sizeof *one.runs), 0);
+        cr_assert_eq(one.makespan_ns, two.makespan_ns);
+        plan_clear(&one);
+        plan_clear(&two);
+    }
+}
+
+/* Each damage is one that a careless planner could do. */
+static bool damage(struct plan *plan, const struct plan_input *input, int kind)
+{
+    struct plan_run *last = &plan->runs[plan->n_runs - 1];
+    switch (kind) {
+    case 0: plan->n_runs--; return true;
+    case 1: last->n_steps++; return true;
+    case 2: last->iteration_begin = 0; return last->step_begin > 0 || last->block > 0;
+    case 3:
+        if (last->kept_begin < 0 || last->n_steps < phases[last->request].delay + 2) return false;
+        last->kept_begin = input->options.n_slots - 1;
+        return phases_kept_slots(&phases[last->request], last->block) > 1;
+    case 4: plan->options.n_rows_max = plan->iterations[0].n_rows - 1; return true;
+    case 5: plan->iterations[0].n_rows++; return true;
+    default: last->block++; return true;
+    }
+}
+
+Test(plan, broken_plans_are_refused)
+{
+    int32_t n_tried = 0;
+    for (unsigned seed = 700; seed < 740; seed++) {
+        for (int kind = 0; kind < 7; kind++) {
+            struct plan_input input = draw(seed, false);
+            struct plan plan;
+            struct error err = {0};
+            input.options.policy = POLICY_PLANNED;
+            make(&plan, &input, seed);
+            if (damage(&plan, &input, kind)) {
+                n_tried++;
+                cr_assert_not(plan_check(&plan, &input, &scratch, &err), "seed %u damage %d", seed,
+                              kind);
+            }
+            plan_clear(&plan);
+        }
+    }
+    cr_assert_gt(n_tried, 150);
+}
+
+/* Requests of one kind, all at once. */
+static struct plan_input alike(int32_t n, int64_t n_slots)
+{
+    const struct phases_model model = {.n_positions = 4096};
+    const struct decode_settings decode = {
+        .gen_length = 64, .block_length = 32, .cache = CACHE_SPARSE, .retention = 0.5, .delay = 1};
+    for (int32_t i = 0; i < n; i++)
+        cr_assert(phases_init(&phases[i], 100 + i % 50, false, &decode, &model, NULL));
+    return (struct plan_input){
+        .cost = &cost,
+        .phases = phases,
+        .n_requests = n,
+        .keeps_runs = true,
+        .options = {.policy = POLICY_PLANNED, .n_rows_max = 2048, .n_slots = n_slots}};
+}
+
+Test(plan, two_extents_in_one_place_are_refused)
+{
+    struct plan_input input = alike(4, 10000);
+    struct plan plan;
+    struct error err = {0};
+    make(&plan, &input, 0);
+    for (int64_t i = 0; i < plan.n_runs; i++)
+        plan.runs[i].kept_begin = 0;
+    cr_assert_not(plan_check(&plan, &input, &scratch, &err));
+    cr_assert(strstr(err.message, "are also held by"), "%s", err.message);
+    plan_clear(&plan);
+}
+
+Test(plan, what_starts_before_it_arrives_is_refused)
+{
+    struct plan_input input = alike(3, 10000);
+    const uint64_t late[3] = {0, 0, 1000};
+    struct plan plan;
+    struct error err = {0};
+    make(&plan, &input, 0);
+    input.arrival_ns = late;
+    cr_assert_not(plan_check(&plan, &input, &scratch, &err));
+    cr_assert(strstr(err.message, "before its arrival"), "%s", err.message);
+    plan_clear(&plan);
+}
+
+Test(plan, one_request_fits_and_the_others_take_turns)
+{
+    struct plan_input input = alike(20, 0);
+    for (int32_t i = 0; i < 20; i++) {
+        int64_t needs = phases_most_slots(&phases[i]);
+        if (needs > input.options.n_slots) input.options.n_slots = needs;
+    }
+    struct plan plan;
+    make(&plan, &input, 0);
+    cr_assert_leq(plan.n_slots_peak, input.options.n_slots);
+    plan_clear(&plan);
+}
+
+Test(plan, the_best_of_the_candidates_is_never_worse_than_the_baselines)
+{
+    for (unsigned seed = 900; seed < 915; seed++) {
+        struct plan_input input = draw(seed, seed % 2 == 0);
+        struct error err = {0};
+        struct plan best, plain;
+        input.options.policy = POLICY_PLANNED;
+        input.options.objective = OBJECTIVE_MAKESPAN;
+        cr_assert(plan_make_best(&best, &input, &err), "%s", err.message);
+        cr_assert(plan_check(&best, &input, &scratch, &err), "seed %u: %s", seed, err.message);
+        for (int policy = POLICY_STATIC; policy <= POLICY_FCFS; policy++) {
+            input.options.policy = (enum policy)policy;
+            cr_assert(plan_make(&plain, &input, &err));
+            cr_assert_leq(best.makespan_ns, plain.makespan_ns, "seed %u policy %d", seed, policy);
+            plan_clear(&plain);
+        }
+        plan_clear(&best);
+    }
+}

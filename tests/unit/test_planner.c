@@ -1,0 +1,137 @@
+/* The planner on its own: who waits for whom, who is refused. What plans prove is in test_plan.c.
+ */
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "plan/planner.h"
+
+static struct arena arena;
+
+static struct phases make_phases(int32_t n_prompt, int32_t gen_length, enum cache_kind cache)
+{
+    const struct phases_model model = {.n_positions = 4096};
+    struct decode_settings decode = {
+        .gen_length = gen_length, .block_length = 8, .cache = cache, .retention = 0.5, .delay = 1};
+    struct phases phases;
+    struct error err = {0};
+    cr_assert(phases_init(&phases, n_prompt, false, &decode, &model, &err), "%s", err.message);
+    return phases;
+}
+
+static struct planner *make(struct planner_options options)
+{
+    struct planner *planner;
+    options.n_requests_max = 16;
+    cr_assert(arena_create(&arena, (size_t)16 << 20, NULL));
+    planner_create(&planner, &options, &arena);
+    planner_reset(planner);
+    return planner;
+}
+
+static enum planner_status next(struct planner *planner, struct plan_iteration *iteration)
+{
+    uint64_t next_ns;
+    return planner_next(planner, 0, iteration, &next_ns);
+}
+
+Test(planner, what_can_never_run_is_refused_with_the_option)
+{
+    struct planner_options options = {.n_rows_max = 50, .n_slots = 20};
+    struct phases phases = make_phases(60, 8, CACHE_NONE);
+    struct error err = {0};
+    cr_assert_not(planner_check(&options, &phases, &err));
+    cr_assert(strstr(err.message, "needs 68 rows in one forward, --rows allows 50"));
+    phases = make_phases(30, 8, CACHE_DUAL);
+    cr_assert_not(planner_check(&options, &phases, &err));
+    cr_assert(strstr(err.message, "keeps 30 positions in the KV cache, --kv-memory allows 20"));
+    phases = make_phases(10, 8, CACHE_SPARSE);
+    cr_assert(planner_check(&options, &phases, &err));
+}
+
+Test(planner, refreshes_are_staggered_where_rows_are_short)
+{
+    struct planner *planner = make((struct planner_options){
+        .policy = POLICY_PLANNED, .objective = OBJECTIVE_TAIL, .n_rows_max = 60, .n_slots = 1000});
+    struct phases phases = make_phases(32, 8, CACHE_DUAL);
+    struct plan_iteration iteration;
+    for (int32_t i = 0; i < 3; i++)
+        planner_add(planner, &(struct planner_request){.phases = &phases});
+    for (int32_t t = 0; t < 3; t++) {
+        cr_assert_eq(next(planner, &iteration), PLANNER_ITERATION);
+        cr_assert_eq(iteration.n_items, t + 1, "one more begins beside those in Reuse");
+        cr_assert_eq(iteration.n_rows, 40 + 8 * t);
+        for (int32_t i = 0; i < iteration.n_items; i++)
+            planner_report(planner, iteration.items[i].request, STEP_GOES_ON, 0);
+    }
+    arena_destroy(&arena);
+}
+
+Test(planner, one_that_does_not_fit_lets_others_pass_but_not_under_fcfs)
+{
+    for (int policy = POLICY_FCFS; policy <= POLICY_PLANNED; policy++) {
+        struct planner *planner = make((struct planner_options){.policy = (enum policy)policy,
+                                                                .objective = OBJECTIVE_TAIL,
+                                                                .n_rows_max = 100,
+                                                                .n_slots = 0});
+        struct phases small = make_phases(12, 8, CACHE_NONE),
+                      large = make_phases(82, 8, CACHE_NONE);
+        struct plan_iteration iteration;
+        planner_add(planner, &(struct planner_request){.phases = &small});
+        planner_add(planner, &(struct planner_request){.phases = &large});
+        planner_add(planner, &(struct planner_request){.phases = &small});
+        cr_assert_eq(next(planner, &iteration), PLANNER_ITERATION);
+        cr_assert_eq(iteration.n_items, policy == POLICY_PLANNED ? 2 : 1);
+        arena_destroy(&arena);
+    }
+}
+
+Test(planner, what_arrives_later_waits_and_the_time_is_told)
+{
+    struct planner *planner =
+        make((struct planner_options){.policy = POLICY_PLANNED, .n_rows_max = 100});
+    struct phases phases = make_phases(12, 8, CACHE_NONE);
+    struct plan_iteration iteration;
+    uint64_t next_ns = 0;
+    planner_add(planner, &(struct planner_request){.phases = &phases, .arrival_ns = 70});
+    cr_assert_eq(planner_next(planner, 69, &iteration, &next_ns), PLANNER_IDLE);
+    cr_assert_eq(next_ns, 70);
+    cr_assert_eq(planner_next(planner, 70, &iteration, &next_ns), PLANNER_ITERATION);
+    planner_report(planner, 0, STEP_END, 0);
+    cr_assert_eq(planner_next(planner, 71, &iteration, &next_ns), PLANNER_DONE);
+    cr_assert_eq(planner_surprises(planner), 1);
+    arena_destroy(&arena);
+}
+
+Test(planner, static_batches_are_padded_to_the_longest_until_the_last_ends)
+{
+    struct planner *planner = make(
+        (struct planner_options){.policy = POLICY_STATIC, .n_rows_max = 100, .n_running_max = 2});
+    struct phases small = make_phases(12, 8, CACHE_NONE), large = make_phases(32, 8, CACHE_NONE);
+    struct plan_iteration iteration;
+    planner_add(planner, &(struct planner_request){.phases = &small});
+    planner_add(planner, &(struct planner_request){.phases = &large});
+    cr_assert_eq(next(planner, &iteration), PLANNER_ITERATION);
+    cr_assert(iteration.n_rows == 60 && iteration.n_pad_rows == 20);
+    planner_report(planner, 0, STEP_END, 0);
+    planner_report(planner, 1, STEP_GOES_ON, 0);
+    cr_assert_eq(next(planner, &iteration), PLANNER_ITERATION);
+    cr_assert(iteration.n_items == 1 && iteration.n_pad_rows == 40, "the ended one is computed on");
+    arena_destroy(&arena);
+}
+
+Test(planner, shortest_first_when_the_mean_counts_longest_first_for_the_makespan)
+{
+    for (int objective = 0; objective < 2; objective++) {
+        struct planner *planner = make((struct planner_options){
+            .policy = POLICY_PLANNED, .objective = (enum objective)objective, .n_rows_max = 60});
+        struct phases longer = make_phases(20, 24, CACHE_NONE),
+                      shorter = make_phases(40, 16, CACHE_NONE);
+        struct plan_iteration iteration;
+        planner_add(planner, &(struct planner_request){.phases = &longer});
+        planner_add(planner, &(struct planner_request){.phases = &shorter});
+        cr_assert_eq(next(planner, &iteration), PLANNER_ITERATION);
+        cr_assert_eq(iteration.n_items, 1);
+        cr_assert_eq(iteration.items[0].request, objective == OBJECTIVE_MEAN ? 1 : 0);
+        arena_destroy(&arena);
+    }
+}
