@@ -40,7 +40,7 @@ LAYERS = {
     "model": ["base", "backend", "model"],
     "engine": ["base", "backend", "model", "plan", "engine"],
     "app": SOURCE_LAYERS,
-    "tools": ["base", "backend", "app/options.def"],
+    "tools": ["base", "backend", "plan", "app/options.def"],
 }
 
 # backend.h is one contract and its wrappers cannot be spread over files: one function per op.

@@ -314,7 +314,9 @@ static bool open_engine(struct run *run, struct error *err)
         .memory_bytes_max = (size_t)options->memory,
         .kv_bytes =
             options_is_set(options, OPTION_kv_memory) ? (size_t)options->kv_memory : SIZE_MAX,
-        .policy = POLICY_PLANNED,
+        .policy = settings_policy(options->policy),
+        .objective = settings_objective(options->objective),
+        .n_running_max = options->batch_size,
     };
     if (!engine_open(&run->engine, &engine_options, &run->config, &run->arena, err)) return false;
     report_memory(&run->report, &run->engine.memory);

@@ -266,15 +266,33 @@ static void resolve_lengths(struct decode_settings *decode, const struct model_c
     decode->steps = pick_count(layers, OPTION_steps, default_steps(config, layers, decode));
 }
 
+/* Which of "a|b" the word is; the parser has seen to it that it is one. */
+static int find_choice(enum option_id id, const char *word)
+{
+    const char *at = options_info(id)->choices;
+    size_t n = strlen(word);
+    assert(at != NULL);
+    for (int i = 0;; i++) {
+        size_t n_choice = strcspn(at, "|");
+        if (n_choice == n && memcmp(at, word, n) == 0) return i;
+        assert(at[n_choice] != '\0');
+        at += n_choice + 1;
+    }
+}
+
+enum policy settings_policy(const char *name)
+{
+    return (enum policy)find_choice(OPTION_policy, name); /* in the order of the enum */
+}
+
+enum objective settings_objective(const char *name)
+{
+    return (enum objective)find_choice(OPTION_objective, name);
+}
+
 static enum cache_kind find_cache(const char *name)
 {
-    static const char *const names[] = {"none", "prefix", "dual", "sparse"};
-    int kind = 0;
-    while (strcmp(names[kind], name) != 0) {
-        kind++;
-        assert(kind <= CACHE_SPARSE);
-    }
-    return (enum cache_kind)kind;
+    return (enum cache_kind)find_choice(OPTION_cache, name);
 }
 
 /* Infill knows no cache: there only the line itself can ask for one, and is then refused. */

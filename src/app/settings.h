@@ -13,6 +13,7 @@
 #include "app/options.h"
 #include "base/error.h"
 #include "model/config.h"
+#include "plan/planner.h"
 #include "plan/request.h"
 
 /* Takes the value of an input line's key into `layer`. `key` is the name for messages ("max_tokens"
@@ -34,6 +35,10 @@ bool settings_check_flags(const struct options *flags, const struct model_config
 bool settings_resolve(struct decode_settings *decode, const struct model_config *config,
                       const struct options *flags, const struct options *line, bool has_masks,
                       struct error *err);
+
+/* The values that --policy and --objective name. */
+enum policy settings_policy(const char *name);
+enum objective settings_objective(const char *name);
 
 /* "low_confidence", ...: for printing. */
 const char *settings_remasking_name(enum remasking remasking);

@@ -51,11 +51,12 @@ static double rate_at(const struct cost_profile *profile, double n_rows)
     return rates[i].flops_per_s + share * (rates[i + 1].flops_per_s - rates[i].flops_per_s);
 }
 
-static double best_rate(const struct cost_profile *profile)
+/* The best rate that up to n_rows rows can reach. */
+static double best_rate(const struct cost_profile *profile, int32_t n_rows)
 {
-    double best = 0;
+    double best = rate_at(profile, n_rows);
     assert(profile->n_rates <= COST_RATES_MAX);
-    for (int32_t i = 0; i < profile->n_rates; i++)
+    for (int32_t i = 0; i < profile->n_rates && profile->rates[i].n_rows <= n_rows; i++)
         best = fmax(best, profile->rates[i].flops_per_s);
     return best;
 }
@@ -110,13 +111,14 @@ int32_t cost_knee_rows(const struct cost_model *model)
 
 /* ---- lower bounds ---- */
 
-/* All work at the best rates, spread over n_iterations that each cost t0 and the weights. Within an
- * iteration linear work and weights overlap, so the larger of the sums is a bound. */
+/* All work at the best rates of up to n_rows_max rows, in n_iterations that each cost t0 and the
+ * weights. Within an iteration linear work and weights overlap, so the larger of the sums bounds.
+ */
 static double work_s(const struct cost_model *model, const struct cost_totals *totals,
-                     double n_iterations)
+                     double n_iterations, int32_t n_rows_max)
 {
     const struct cost_profile *profile = &model->profile;
-    double best = best_rate(profile);
+    double best = best_rate(profile, n_rows_max);
     assert(best > 0);
     double linear = fmax((double)totals->load.n_rows * model->linear_flops_per_row / best,
                          n_iterations * model->linear_bytes / profile->bytes_per_s);
@@ -129,7 +131,7 @@ static double work_s(const struct cost_model *model, const struct cost_totals *t
 uint64_t cost_bound_ns(const struct cost_model *model, const struct cost_totals *totals)
 {
     assert(totals->n_steps >= totals->longest_chain);
-    return (uint64_t)(1e9 * work_s(model, totals, (double)totals->longest_chain));
+    return (uint64_t)(1e9 * work_s(model, totals, (double)totals->longest_chain, INT32_MAX));
 }
 
 uint64_t cost_bound_memory_ns(const struct cost_model *model, const struct cost_totals *totals,
@@ -140,5 +142,5 @@ uint64_t cost_bound_memory_ns(const struct cost_model *model, const struct cost_
     n_iterations = fmax(n_iterations, ceil((double)totals->load.n_rows / n_rows_max));
     if (n_slots > 0)
         n_iterations = fmax(n_iterations, ceil((double)totals->slot_steps / (double)n_slots));
-    return (uint64_t)(1e9 * work_s(model, totals, n_iterations));
+    return (uint64_t)(1e9 * work_s(model, totals, n_iterations, n_rows_max));
 }

@@ -85,7 +85,7 @@ struct cost_totals {
 uint64_t cost_bound_ns(const struct cost_model *model, const struct cost_totals *totals);
 
 /* The same, counting memory and room: also at least slot_steps / n_slots and rows / n_rows_max
- * iterations. */
+ * iterations, and no rate that takes more than n_rows_max rows. */
 uint64_t cost_bound_memory_ns(const struct cost_model *model, const struct cost_totals *totals,
                               int64_t n_slots, int32_t n_rows_max);
 

@@ -67,6 +67,53 @@ Test(settings, without_flags_the_model_decides)
     cr_assert(decode.early_stop);
 }
 
+Test(settings, caches_come_from_the_flags_and_a_line_may_change_them)
+{
+    resolve(false);
+    cr_assert_eq(decode.cache, CACHE_NONE);
+    cr_assert_float_eq(decode.retention, 0.5, 0);
+    cr_assert(decode.delay == 1 && !decode.shared_select && decode.prompt_refresh_every == 1);
+    give(&flags, "cache", "\"sparse\"");
+    give(&flags, "retention", "0.25");
+    give(&flags, "head_select", "\"off\"");
+    give(&flags, "suffix_window", "2");
+    give(&line, "delay", "0");
+    give(&line, "refresh_every", "4");
+    give(&line, "prompt_refresh_every", "3");
+    resolve(false);
+    cr_assert_eq(decode.cache, CACHE_SPARSE);
+    cr_assert_float_eq(decode.retention, 0.25, 0);
+    cr_assert(decode.shared_select && decode.delay == 0 && decode.suffix_window == 2);
+    cr_assert(decode.refresh_every == 4 && decode.prompt_refresh_every == 3);
+    give(&line, "cache", "\"prefix\"");
+    give(&line, "head_select", "\"on\"");
+    resolve(false);
+    cr_assert(decode.cache == CACHE_PREFIX && !decode.shared_select);
+}
+
+Test(settings, infill_falls_back_to_no_cache_unless_the_line_insists)
+{
+    give(&flags, "cache", "\"dual\"");
+    give(&flags, "prompt_refresh_every", "4");
+    give(&flags, "suffix_window", "2");
+    resolve(true);
+    cr_assert_eq(decode.cache, CACHE_NONE);
+    cr_assert(decode.prompt_refresh_every == 1 && decode.suffix_window == 0);
+    give(&line, "cache", "\"dual\"");
+    resolve(true);
+    cr_assert_eq(decode.cache, CACHE_DUAL, "to be refused with a reason");
+}
+
+Test(settings, policies_and_objectives_are_named_as_in_the_planner)
+{
+    cr_assert_eq(settings_policy("static"), POLICY_STATIC);
+    cr_assert_eq(settings_policy("fcfs"), POLICY_FCFS);
+    cr_assert_eq(settings_policy("planned"), POLICY_PLANNED);
+    cr_assert_eq(settings_objective("makespan"), OBJECTIVE_MAKESPAN);
+    cr_assert_eq(settings_objective("mean"), OBJECTIVE_MEAN);
+    cr_assert_eq(settings_objective("tail"), OBJECTIVE_TAIL);
+}
+
 Test(settings, flags_beat_the_model_and_the_line_beats_flags)
 {
     give(&flags, "gen_length", "64");
