@@ -275,28 +275,41 @@ static void print_summary_json(struct report *report, const struct executor_coun
                                uint64_t elapsed_ns, bool is_stopped)
 {
     assert(report->is_json);
-    json_int_t p50 = (json_int_t)report_percentile_ns(report, 0.50);
-    json_int_t p90 = (json_int_t)report_percentile_ns(report, 0.90);
-    json_int_t p99 = (json_int_t)report_percentile_ns(report, 0.99);
-    print_json(
-        report,
-        json_pack(
-            "{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, "
-            "s:f, s:{s:I, s:I, s:I}, s:I, s:I}",
-            "level", "info", "event", "summary", "stopped", is_stopped, "requests",
-            (json_int_t)(report->n_answered + report->n_failed), "answered",
-            (json_int_t)report->n_answered, "failed", (json_int_t)report->n_failed,
-            "effective_tokens", (json_int_t)report->n_effective_tokens, "canvas_tokens",
-            (json_int_t)report->n_canvas_tokens, "effective_tokens_per_s",
-            rate(report->n_effective_tokens, elapsed_ns), "canvas_tokens_per_s",
-            rate(report->n_canvas_tokens, elapsed_ns), "forwards", (json_int_t)counts->n_iterations,
-            "positions", (json_int_t)counts->n_positions, "refresh_positions",
-            (json_int_t)counts->n_refresh_positions, "pad_positions",
-            (json_int_t)counts->n_pad_positions, "kv_bytes_peak",
-            (json_int_t)(counts->n_slots_peak * (int64_t)report->slot_bytes), "surprises",
-            (json_int_t)counts->n_surprises, "positions_per_token",
-            positions_per_token(report, counts), "e2e_ns", "p50", p50, "p90", p90, "p99", p99,
-            "compute_ns", (json_int_t)counts->compute_ns, "elapsed_ns", (json_int_t)elapsed_ns));
+    json_t *root =
+        json_pack("{s:s, s:s, s:b}", "level", "info", "event", "summary", "stopped", is_stopped);
+    const struct {
+        const char *key;
+        int64_t value;
+    } values[] = {
+        {"requests", report->n_answered + report->n_failed},
+        {"answered", report->n_answered},
+        {"failed", report->n_failed},
+        {"effective_tokens", report->n_effective_tokens},
+        {"canvas_tokens", report->n_canvas_tokens},
+        {"forwards", counts->n_iterations},
+        {"positions", counts->n_positions},
+        {"picks", counts->n_picks},
+        {"refresh_positions", counts->n_refresh_positions},
+        {"pad_positions", counts->n_pad_positions},
+        {"kv_bytes_peak", counts->n_slots_peak * (int64_t)report->slot_bytes},
+        {"surprises", counts->n_surprises},
+        {"compute_ns", (int64_t)counts->compute_ns},
+        {"elapsed_ns", (int64_t)elapsed_ns},
+    };
+    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
+        json_object_set_new(root, values[i].key, json_integer((json_int_t)values[i].value));
+    json_object_set_new(root, "effective_tokens_per_s",
+                        json_real(rate(report->n_effective_tokens, elapsed_ns)));
+    json_object_set_new(root, "canvas_tokens_per_s",
+                        json_real(rate(report->n_canvas_tokens, elapsed_ns)));
+    json_object_set_new(root, "positions_per_token",
+                        json_real(positions_per_token(report, counts)));
+    json_t *latency =
+        json_pack("{s:I, s:I, s:I}", "p50", (json_int_t)report_percentile_ns(report, 0.50), "p90",
+                  (json_int_t)report_percentile_ns(report, 0.90), "p99",
+                  (json_int_t)report_percentile_ns(report, 0.99));
+    json_object_set_new(root, "e2e_ns", latency);
+    print_json(report, root);
 }
 
 static void print_summary_text(struct report *report, const struct executor_counts *counts,
