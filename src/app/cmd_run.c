@@ -308,6 +308,7 @@ static bool open_engine(struct run *run, struct error *err)
         .backend = options->backend,
         .cpu_isa = strcmp(options->cpu_isa, "auto") == 0 ? NULL : options->cpu_isa,
         .n_threads = options->threads,
+        .monolithic_logits = strcmp(options->logits, "monolithic") == 0,
         .dummy_weights = strcmp(options->load_format, "dummy") == 0,
         .n_rows_max = options->rows,
         .n_requests_max = options->window,

@@ -103,11 +103,11 @@ void report_memory(struct report *report, const struct memory_plan *memory)
     if (!report->is_verbose) return;
     report_note(report,
                 "memory: %.1f MiB = weights %.1f + cache %.1f + activations %.1f + scores %.1f + "
-                "canvases %.1f + backend %.1f",
+                "canvases %.1f + logits %.1f + backend %.1f",
                 (double)memory->total_bytes / mib, (double)memory->weights_bytes / mib,
                 (double)memory->cache_bytes / mib, (double)memory->activation_bytes / mib,
                 (double)memory->score_bytes / mib, (double)memory->canvas_bytes / mib,
-                (double)memory->backend_bytes / mib);
+                (double)memory->logits_bytes / mib, (double)memory->backend_bytes / mib);
 }
 
 /* ---- counts ---- */

@@ -86,6 +86,7 @@ static int32_t choose_rows(const struct engine_options *options, const struct mo
 
 static void describe(struct memory_shape *shape, const struct engine *engine, size_t weight_bytes)
 {
+    bool monolithic = engine->limits.monolithic_logits;
     const struct model_config *config = &engine->model.config;
     int32_t rows = engine->limits.planning.n_rows_max;
     *shape = (struct memory_shape){
@@ -103,6 +104,7 @@ static void describe(struct memory_shape *shape, const struct engine *engine, si
         .pick_bytes = sizeof(struct pick),
         .n_cells_max = engine->limits.n_cells_max,
         .n_slots = engine->limits.planning.n_slots,
+        .n_monolithic_ids = monolithic ? config->n_vocab : 0,
         .kv_element_bytes = sizeof(float),
     };
 }
@@ -138,8 +140,8 @@ static bool allocate(struct engine *engine, const struct engine_options *options
     const size_t regions[REGION_COUNT] = {
         [REGION_WEIGHTS] = plan->weights_bytes,
         [REGION_CACHE] = plan->cache_bytes,
-        [REGION_SCRATCH] =
-            plan->activation_bytes + plan->score_bytes + plan->canvas_bytes + plan->backend_bytes,
+        [REGION_SCRATCH] = plan->activation_bytes + plan->score_bytes + plan->canvas_bytes +
+                           plan->logits_bytes + plan->backend_bytes,
     };
     return backend_allocate(&engine->backend, regions, err);
 }
@@ -173,7 +175,8 @@ bool engine_open(struct engine *engine, const struct engine_options *options,
                                 .n_rows_max = choose_rows(options, config),
                                 .n_requests_max = options->n_requests_max,
                                 .n_running_max = options->n_running_max,
-                                .tokens_per_step = 1}},
+                                .tokens_per_step = 1},
+                   .monolithic_logits = options->monolithic_logits},
     };
     int32_t n_rows_max = engine->limits.planning.n_rows_max;
     engine->limits.n_cells_max = CELLS_MAX > n_rows_max ? CELLS_MAX : n_rows_max;

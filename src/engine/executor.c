@@ -42,6 +42,7 @@ struct executor {
     struct executor_counts counts;
     struct matrix canvas; /* [n_cells_max, 1], backend memory */
     struct pick *device_picks;
+    float *logits; /* monolithic: [n_rows_max, n_vocab]; else NULL */
     struct planner *planner;
     struct running *running; /* [n_requests_max], by the planner's numbers */
     int32_t n_running;       /* requests that are not finished */
@@ -104,6 +105,10 @@ bool executor_create(struct executor **executor, struct model *model,
         .dtype = DTYPE_I32};
     made->device_picks =
         backend_reserve(model->backend, REGION_SCRATCH, rows * sizeof *made->device_picks);
+    if (limits->monolithic_logits) {
+        size_t n_bytes = rows * (size_t)model->config.n_vocab * sizeof(float);
+        made->logits = backend_reserve(model->backend, REGION_SCRATCH, n_bytes);
+    }
     *executor = made;
     return true;
 }
@@ -426,6 +431,17 @@ static void build_batch(struct executor *executor, const struct plan_iteration *
     executor->counts.n_pad_positions += iteration->n_pad_rows;
 }
 
+static struct matrix forward(struct executor *executor)
+{
+    const struct batch *batch = &executor->batch;
+    const int32_t n_vocab = executor->model->config.n_vocab;
+    if (!executor->logits)
+        return forward_run(&executor->forward, executor->canvas, &executor->keeps);
+    struct matrix logits = {executor->logits, batch->n_rows, n_vocab, DTYPE_F32};
+    assert(batch->n_rows <= executor->limits.planning.n_rows_max);
+    return forward_run_monolithic(&executor->forward, executor->canvas, &executor->keeps, logits);
+}
+
 static bool compute(struct executor *executor, struct error *err)
 {
     struct backend *backend = executor->model->backend;
@@ -434,7 +450,7 @@ static bool compute(struct executor *executor, struct error *err)
     assert(executor->n_score > 0);
     assert(executor->n_score <= executor->batch.n_picks);
     backend_start_step(backend, &executor->batch, 0);
-    struct matrix hidden = forward_run(&executor->forward, executor->canvas, &executor->keeps);
+    struct matrix hidden = forward(executor);
     backend_score(backend, &(struct score_args){.picks = executor->device_picks,
                                                 .hidden = hidden,
                                                 .head = executor->model->weights.head,

@@ -18,6 +18,7 @@ struct executor;
 /* Sizes that fix the executor's memory; a request that needs more is refused by executor_check. */
 struct executor_limits {
     struct planner_options planning; /* rows, requests of one executor_run (the window), slots */
+    bool monolithic_logits;          /* engine_options */
     int64_t n_cells_max;             /* sum of the window's canvases (twins counted) */
 };
 

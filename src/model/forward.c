@@ -244,6 +244,39 @@ static struct matrix gather(const struct forward *forward, float *data, struct m
     return out;
 }
 
+/* Layers [0, n) for all rows: x, and the last MLP's output, still to be added. */
+static struct matrix run_layers(struct pass *pass, struct matrix x, struct matrix normed, int32_t n)
+{
+    const struct forward *forward = pass->forward;
+    struct matrix add = {0};
+    assert(n <= forward->model->config.n_layers);
+    for (int32_t i = 0; i < n; i++) {
+        pass->layer = &forward->model->weights.layers[i];
+        pass->cache = cache_of(forward, i);
+        norm(forward, normed, x, add, pass->layer->attn_norm);
+        add = mlp(forward, pass->layer, x, attention_all(pass, normed));
+    }
+    return add;
+}
+
+struct matrix forward_run_monolithic(struct forward *forward, struct matrix canvas,
+                                     const struct forward_keeps *keeps, struct matrix logits)
+{
+    const struct model *model = forward->model;
+    const struct weights *weights = &model->weights;
+    int32_t n = model->backend->batch->n_rows;
+    struct matrix x = rows_of(forward->x, n, model->config.hidden);
+    struct matrix normed = rows_of(forward->normed, n, model->config.hidden);
+    struct pass pass = {.forward = forward, .keeps = keeps};
+    assert(logits.n_rows == n);
+    backend_embed(model->backend,
+                  &(struct embed_args){.out = x, .table = weights->embedding, .canvas = canvas});
+    struct matrix add = run_layers(&pass, x, normed, model->config.n_layers);
+    norm(forward, normed, x, add, weights->final_norm);
+    linear(forward, logits, normed, weights->head, (struct matrix){0}, 0);
+    return gather(forward, forward->picked_normed, normed);
+}
+
 struct matrix forward_run(struct forward *forward, struct matrix canvas,
                           const struct forward_keeps *keeps)
 {
@@ -256,17 +289,10 @@ struct matrix forward_run(struct forward *forward, struct matrix canvas,
     int32_t last = model->config.n_layers - 1;
     struct matrix x = rows_of(forward->x, batch->n_rows, model->config.hidden);
     struct matrix normed = rows_of(forward->normed, batch->n_rows, model->config.hidden);
-    struct matrix add = {0};
     backend_embed(model->backend,
                   &(struct embed_args){.out = x, .table = weights->embedding, .canvas = canvas});
     struct pass pass = {.forward = forward, .keeps = keeps};
-    for (int32_t i = 0; i < last; i++) {
-        const struct layer_weights *layer = &weights->layers[i];
-        pass.layer = layer;
-        pass.cache = cache_of(forward, i);
-        norm(forward, normed, x, add, layer->attn_norm);
-        add = mlp(forward, layer, x, attention_all(&pass, normed));
-    }
+    struct matrix add = run_layers(&pass, x, normed, last);
     const struct layer_weights *layer = &weights->layers[last];
     pass.layer = layer;
     pass.cache = cache_of(forward, last);

@@ -42,4 +42,10 @@ void forward_init(struct forward *forward, const struct model *model, int32_t n_
 struct matrix forward_run(struct forward *forward, struct matrix canvas,
                           const struct forward_keeps *keeps);
 
+/* The same without that saving: all rows go through the last layer, and all their logits come to be
+ * in `logits` [n_rows, n_vocab] f32, as in usual implementations: the baseline of `--logits
+ * monolithic`. */
+struct matrix forward_run_monolithic(struct forward *forward, struct matrix canvas,
+                                     const struct forward_keeps *keeps, struct matrix logits);
+
 #endif

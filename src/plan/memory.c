@@ -32,8 +32,11 @@ void memory_size(struct memory_plan *plan, const struct memory_shape *shape)
         .slot_bytes = slot_bytes,
         .backend_bytes = arena_round_up(shape->backend_bytes),
     };
+    plan->logits_bytes =
+        arena_round_up((size_t)shape->n_rows_max * (size_t)shape->n_monolithic_ids * sizeof(float));
     plan->total_bytes = plan->weights_bytes + plan->cache_bytes + plan->activation_bytes +
-                        plan->score_bytes + plan->canvas_bytes + plan->backend_bytes;
+                        plan->score_bytes + plan->canvas_bytes + plan->logits_bytes +
+                        plan->backend_bytes;
 }
 
 bool memory_check(const struct memory_plan *plan, size_t limit_bytes, struct error *err)
@@ -41,13 +44,13 @@ bool memory_check(const struct memory_plan *plan, size_t limit_bytes, struct err
     if (plan->total_bytes <= limit_bytes) return true;
     double mib = 1024.0 * 1024.0;
     assert(plan->total_bytes > 0);
-    return error_set(err, ERROR_UNAVAILABLE,
-                     "needs %.1f MiB of memory (weights %.1f, KV cache %.1f, activations %.1f, "
-                     "canvases %.1f, scratch %.1f), %.1f MiB allowed; lower --rows or --kv-memory, "
-                     "or raise --memory",
-                     (double)plan->total_bytes / mib, (double)plan->weights_bytes / mib,
-                     (double)plan->cache_bytes / mib, (double)plan->activation_bytes / mib,
-                     (double)plan->canvas_bytes / mib,
-                     (double)(plan->score_bytes + plan->backend_bytes) / mib,
-                     (double)limit_bytes / mib);
+    return error_set(
+        err, ERROR_UNAVAILABLE,
+        "needs %.1f MiB of memory (weights %.1f, KV cache %.1f, activations %.1f, "
+        "canvases %.1f, logits %.1f, scratch %.1f), %.1f MiB allowed; lower --rows or --kv-memory, "
+        "or raise --memory",
+        (double)plan->total_bytes / mib, (double)plan->weights_bytes / mib,
+        (double)plan->cache_bytes / mib, (double)plan->activation_bytes / mib,
+        (double)plan->canvas_bytes / mib, (double)plan->logits_bytes / mib,
+        (double)(plan->score_bytes + plan->backend_bytes) / mib, (double)limit_bytes / mib);
 }

@@ -21,6 +21,7 @@ struct memory_shape {
     size_t pick_bytes;        /* what score leaves per such row */
     int64_t n_cells_max;      /* canvas cells of a window */
     int64_t n_slots;          /* KV slots per layer */
+    int32_t n_monolithic_ids; /* vocabulary, where logits exist as a whole; 0: in tiles */
     int32_t kv_element_bytes; /* 4 where K and V are f32 */
 };
 
@@ -28,13 +29,14 @@ struct memory_shape {
  *
  *     REGION_WEIGHTS  | weights                                    |
  *     REGION_CACHE    | K and V slots of every layer               |
- *     REGION_SCRATCH  | activations | picks | canvases | backend's |  */
+ *     REGION_SCRATCH  | activations | picks | canvases | logits | backend's |  */
 struct memory_plan {
     size_t weights_bytes;    /* as given */
     size_t cache_bytes;      /* n_layers x n_slots x 2 x n_kv_heads x head_dim x element */
     size_t activation_bytes; /* four hidden rows and one wide one per row (model/forward.h) */
     size_t score_bytes;      /* picks; independent of the vocabulary */
     size_t canvas_bytes;     /* token ids of a window */
+    size_t logits_bytes;     /* monolithic: f32 logits of every row */
     size_t backend_bytes;    /* as given */
     size_t total_bytes;      /* the sum */
     size_t slot_bytes;       /* of the cache: K and V of one position in every layer */

@@ -243,6 +243,27 @@ Test(executor, caches_give_the_same_answers_under_every_policy_and_with_little_r
     }
 }
 
+Test(executor, monolithic_logits_change_no_answer)
+{
+    static struct outcome tiled, whole;
+    struct error err = {0};
+    open_engine(1024, 1);
+    cr_assert(run(&tiled, &err), "%s", err.message);
+    close_engine();
+    open_engine_with(&(struct engine_options){.model_dir = "dummy",
+                                              .backend = "ref",
+                                              .dummy_weights = true,
+                                              .monolithic_logits = true,
+                                              .n_rows_max = 1024,
+                                              .n_requests_max = N_REQUESTS,
+                                              .policy = POLICY_PLANNED},
+                     1);
+    cr_assert_eq(engine.memory.logits_bytes, 1024 * 51 * sizeof(float));
+    cr_assert(run(&whole, &err), "%s", err.message);
+    cr_assert_arr_eq(whole.ids, tiled.ids, sizeof tiled.ids);
+    close_engine();
+}
+
 Test(executor, a_request_that_keeps_more_than_the_pool_is_refused_with_the_option)
 {
     struct error err = {0};

@@ -34,6 +34,43 @@ Test(memory, regions_follow_their_formulas)
                                        plan.score_bytes + plan.canvas_bytes + plan.backend_bytes);
 }
 
+Test(memory, monolithic_logits_cost_a_row_of_the_vocabulary_for_each_row)
+{
+    struct memory_shape shape = SHAPE;
+    struct memory_plan tiled, plan;
+    memory_size(&tiled, &shape);
+    shape.n_monolithic_ids = 1000;
+    memory_size(&plan, &shape);
+    cr_assert_eq(plan.logits_bytes, 32 * 1000 * 4);
+    cr_assert_eq(plan.total_bytes, tiled.total_bytes + plan.logits_bytes);
+}
+
+/* LLaDA-8B: 16.03 GB of weights, 512 KiB of K and V a position in bf16; logits of 2,048 rows would
+ * take another gigabyte, tiles take nothing that grows with the vocabulary. */
+Test(memory, llada_8b_has_the_published_sizes)
+{
+    struct memory_shape shape = {.n_layers = 32,
+                                 .hidden = 4096,
+                                 .n_heads = 32,
+                                 .n_kv_heads = 32,
+                                 .head_dim = 128,
+                                 .ffn = 12288,
+                                 .n_positions = 4096,
+                                 .weight_bytes = 16031162368,
+                                 .n_rows_max = 2048,
+                                 .n_picks_max = 2048,
+                                 .pick_bytes = 16,
+                                 .n_cells_max = 65536,
+                                 .n_slots = 1,
+                                 .kv_element_bytes = 2};
+    struct memory_plan tiled, monolithic;
+    memory_size(&tiled, &shape);
+    shape.n_monolithic_ids = 126464;
+    memory_size(&monolithic, &shape);
+    cr_assert_eq(tiled.slot_bytes, 512 * 1024);
+    cr_assert_eq(monolithic.total_bytes - tiled.total_bytes, (size_t)2048 * 126464 * 4);
+}
+
 Test(memory, attention_sets_the_width_when_it_is_wider_than_the_mlp)
 {
     struct memory_shape shape = SHAPE;
