@@ -91,8 +91,9 @@ void plan_totals(struct cost_totals *totals, const struct plan_input *input);
 
 /* Proves, for a plan with runs: each request's steps in order, exactly once, up to where the world
  * ends it; rows <= n_rows_max in each iteration; live extents never overlap and fit the pool;
- * nothing starts before its arrival; every request ends. False: ERROR_FORMAT, what is broken and
- * where. */
+ * nothing starts before its arrival; every request ends; iterations follow one another, each as
+ * long as the cost model says, and requests start and end with theirs. False: ERROR_FORMAT, what is
+ * broken and where. */
 bool plan_check(const struct plan *plan, const struct plan_input *input, struct arena *scratch,
                 struct error *err);
 

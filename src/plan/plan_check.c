@@ -11,9 +11,9 @@ struct proof {
     const struct plan *plan;
     const struct plan_input *input;
     struct arena *scratch;
-    struct plan_run *runs; /* [n_runs] by request, then iteration */
-    int32_t *n_rows;       /* [n_iterations] */
-    struct live *lives;    /* extents, each while it is read or written */
+    struct plan_run *runs;        /* [n_runs] by request, then iteration */
+    struct iteration_load *loads; /* [n_iterations] padding not counted */
+    struct live *lives;           /* extents, each while it is read or written */
     int64_t n_lives;
 };
 
@@ -100,9 +100,27 @@ static bool take_step(struct proof *proof, struct walk *walk, const struct plan_
                          "request %d: block %d step %d sees no extent of its own", run->request,
                          run->block, step);
     follow_extents(proof, walk, run, &shape, index);
-    proof->n_rows[index] += shape.n_rows * walk->world.phases->n_twins;
+    cost_add_step(&proof->loads[index], walk->world.phases, &shape, walk->world.n_left);
     assert(shape.n_rows > 0);
     return true;
+}
+
+/* Whether the request's times are those of its first and its last iteration. */
+static bool check_times(const struct proof *proof, int32_t request, int64_t first, int64_t last,
+                        struct error *err)
+{
+    const struct plan_request_record *record = &proof->plan->requests[request];
+    const struct plan_iteration_record *iterations = proof->plan->iterations;
+    uint64_t arrival_ns = proof->input->arrival_ns ? proof->input->arrival_ns[request] : 0;
+    assert(first <= last);
+    if (iterations[first].start_ns < arrival_ns)
+        return error_set(err, ERROR_FORMAT, "request %d starts before its arrival", request);
+    if (record->arrival_ns == arrival_ns && record->first_ns == iterations[first].start_ns &&
+        record->finished_ns == iterations[last].end_ns)
+        return true;
+    return error_set(err, ERROR_FORMAT,
+                     "request %d: its times are not those of iterations %lld to %lld", request,
+                     (long long)first, (long long)last);
 }
 
 /* All runs of one request, the first of them at `at`; returns the next request's first, or -1. */
@@ -111,48 +129,89 @@ static int64_t follow_request(struct proof *proof, int64_t at, int32_t request, 
     const struct plan *plan = proof->plan;
     struct walk walk = {.last = -1};
     enum step_outcome outcome = STEP_GOES_ON;
+    int64_t first = at;
     world_start(&walk.world, proof->input, request);
-    uint64_t arrival_ns = proof->input->arrival_ns ? proof->input->arrival_ns[request] : 0;
-    if (at < plan->n_runs && proof->runs[at].request == request &&
-        plan->iterations[proof->runs[at].iteration_begin].start_ns < arrival_ns) {
-        error_set(err, ERROR_FORMAT, "request %d starts before its arrival", request);
-        return -1;
-    }
     for (; at < plan->n_runs && proof->runs[at].request == request; at++) {
         const struct plan_run *run = &proof->runs[at];
-        for (int32_t step = run->step_begin; step < run->step_begin + run->n_steps; step++) {
+        if (run->n_steps < 1) {
+            error_set(err, ERROR_FORMAT, "request %d: a run of %d steps", request, run->n_steps);
+            return -1;
+        }
+        for (int32_t i = 0; i < run->n_steps; i++) {
             if (outcome == STEP_END) {
                 error_set(err, ERROR_FORMAT, "request %d goes on after its end", request);
                 return -1;
             }
-            if (!take_step(proof, &walk, run, step, err)) return -1;
+            if (!take_step(proof, &walk, run, run->step_begin + i, err)) return -1;
             outcome = world_step(&walk.world);
             if (outcome != STEP_GOES_ON) end_life(proof, &walk.kept);
         }
     }
     end_life(proof, &walk.prompt);
     assert(walk.kept.until == 0 || outcome == STEP_GOES_ON);
-    if (outcome == STEP_END) return at;
-    error_set(err, ERROR_FORMAT, "request %d never ends", request);
-    return -1;
+    if (outcome != STEP_END) {
+        error_set(err, ERROR_FORMAT, "request %d never ends", request);
+        return -1;
+    }
+    return check_times(proof, request, proof->runs[first].iteration_begin, walk.last, err) ? at
+                                                                                           : -1;
 }
 
-/* ---- rows ---- */
-
-static bool check_rows(const struct proof *proof, struct error *err)
+static bool follow_requests(struct proof *proof, struct error *err)
 {
     const struct plan *plan = proof->plan;
-    assert(plan->options.n_rows_max > 0);
-    for (int64_t i = 0; i < plan->n_iterations; i++) {
-        int32_t n_rows = proof->n_rows[i] + plan->iterations[i].n_pad_rows;
-        if (n_rows > plan->options.n_rows_max)
-            return error_set(err, ERROR_FORMAT, "iteration %lld has %d rows, at most %d",
-                             (long long)i, n_rows, plan->options.n_rows_max);
-        if (proof->n_rows[i] != plan->iterations[i].n_rows)
-            return error_set(err, ERROR_FORMAT, "iteration %lld is said to have %d rows, has %d",
-                             (long long)i, plan->iterations[i].n_rows, proof->n_rows[i]);
-    }
+    int64_t at = 0;
+    assert(plan->n_requests == proof->input->n_requests);
+    for (int32_t i = 0; at >= 0 && i < plan->n_requests; i++)
+        at = follow_request(proof, at, i, err);
+    if (at < 0) return false;
+    if (at == plan->n_runs) return true;
+    return error_set(err, ERROR_FORMAT, "request %d has a run, but there are %d requests",
+                     proof->runs[at].request, plan->n_requests);
+}
+
+/* ---- iterations ---- */
+
+static bool check_rows(const struct proof *proof, int64_t index, struct error *err)
+{
+    const struct plan_iteration_record *iteration = &proof->plan->iterations[index];
+    int64_t n_rows = proof->loads[index].n_rows, n_rows_max = proof->plan->options.n_rows_max;
+    assert(n_rows_max > 0);
+    if (n_rows == 0 || n_rows != iteration->n_rows)
+        return error_set(err, ERROR_FORMAT, "iteration %lld is said to have %d rows, has %lld",
+                         (long long)index, iteration->n_rows, (long long)n_rows);
+    if (iteration->n_pad_rows < 0 || n_rows + iteration->n_pad_rows > n_rows_max)
+        return error_set(err, ERROR_FORMAT,
+                         "iteration %lld has %lld rows and %d of padding, at "
+                         "most %lld",
+                         (long long)index, (long long)n_rows, iteration->n_pad_rows,
+                         (long long)n_rows_max);
     return true;
+}
+
+/* Iterations follow one another and take as long as the cost model says. */
+static bool check_iterations(const struct proof *proof, struct error *err)
+{
+    const struct plan *plan = proof->plan;
+    uint64_t last_ns = 0;
+    assert(plan->n_iterations > 0);
+    for (int64_t i = 0; i < plan->n_iterations; i++) {
+        const struct plan_iteration_record *iteration = &plan->iterations[i];
+        struct iteration_load load = proof->loads[i];
+        if (!check_rows(proof, i, err)) return false;
+        load.n_rows += iteration->n_pad_rows;
+        uint64_t ns = cost_iteration_ns(proof->input->cost, &load);
+        if (iteration->start_ns < last_ns || iteration->end_ns != iteration->start_ns + ns)
+            return error_set(err, ERROR_FORMAT,
+                             "iteration %lld goes from %llu to %llu ns, takes %llu after %llu",
+                             (long long)i, (unsigned long long)iteration->start_ns,
+                             (unsigned long long)iteration->end_ns, (unsigned long long)ns,
+                             (unsigned long long)last_ns);
+        last_ns = iteration->end_ns;
+    }
+    if (plan->makespan_ns == last_ns) return true;
+    return error_set(err, ERROR_FORMAT, "the plan is said to end at %llu ns, ends at %llu",
+                     (unsigned long long)plan->makespan_ns, (unsigned long long)last_ns);
 }
 
 /* ---- extents ---- */
@@ -209,14 +268,12 @@ bool plan_check(const struct plan *plan, const struct plan_input *input, struct 
     size_t mark = scratch->used_bytes, n_runs = (size_t)plan->n_runs;
     struct proof proof = {.plan = plan, .input = input, .scratch = scratch};
     proof.runs = arena_push(scratch, n_runs, sizeof *proof.runs);
-    proof.n_rows = arena_push(scratch, (size_t)plan->n_iterations, sizeof *proof.n_rows);
+    proof.loads = arena_push(scratch, (size_t)plan->n_iterations, sizeof *proof.loads);
     proof.lives = arena_push(scratch, 2 * (n_runs + (size_t)plan->n_requests), sizeof *proof.lives);
     memcpy(proof.runs, plan->runs, n_runs * sizeof *proof.runs);
     qsort(proof.runs, n_runs, sizeof *proof.runs, compare_runs);
-    int64_t at = 0;
-    for (int32_t i = 0; at >= 0 && i < plan->n_requests; i++)
-        at = follow_request(&proof, at, i, err);
-    bool ok = at >= 0 && check_rows(&proof, err) && check_extents(&proof, err);
+    bool ok =
+        follow_requests(&proof, err) && check_iterations(&proof, err) && check_extents(&proof, err);
     arena_rewind(scratch, mark);
     return ok;
 }

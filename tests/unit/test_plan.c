@@ -158,7 +158,21 @@ static bool damage(struct plan *plan, const struct plan_input *input, int kind)
         return phases_kept_slots(&phases[last->request], last->block) > 1;
     case 4: plan->options.n_rows_max = plan->iterations[0].n_rows - 1; return true;
     case 5: plan->iterations[0].n_rows++; return true;
-    default: last->block++; return true;
+    case 6: last->block++; return true;
+    case 7: plan->runs[0].iteration_begin = -1; return true;
+    case 8: plan->runs[0].iteration_begin = plan->n_iterations; return true;
+    case 9: plan->runs[0].n_steps = 0; return true;
+    case 10: plan->iterations[plan->n_iterations - 1].end_ns--; return true;
+    case 11: plan->iterations[0].start_ns++; return true;
+    case 12: plan->makespan_ns--; return true;
+    case 13: plan->requests[last->request].finished_ns--; return true;
+    case 14: plan->requests[plan->runs[0].request].first_ns++; return true;
+    case 15: plan->iterations[0].n_pad_rows--; return true;
+    default: /* one more, of a request that there is not: in the room behind the last */
+        arena_push(&plan->run_arena, 64, sizeof *plan->runs);
+        plan->runs[plan->n_runs++] = (struct plan_run){
+            .request = input->n_requests, .n_steps = 1, .iteration_begin = 0, .kept_begin = -1};
+        return true;
     }
 }
 
@@ -166,7 +180,7 @@ Test(plan, broken_plans_are_refused)
 {
     int32_t n_tried = 0;
     for (unsigned seed = 700; seed < 740; seed++) {
-        for (int kind = 0; kind < 7; kind++) {
+        for (int kind = 0; kind < 17; kind++) {
             struct plan_input input = draw(seed, false);
             struct plan plan;
             struct error err = {0};
@@ -180,7 +194,7 @@ Test(plan, broken_plans_are_refused)
             plan_clear(&plan);
         }
     }
-    cr_assert_gt(n_tried, 150);
+    cr_assert_gt(n_tried, 500);
 }
 
 /* Requests of one kind, all at once. */
