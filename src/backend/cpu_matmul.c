@@ -14,6 +14,9 @@
 #define ITEMS_PER_THREAD 8
 /* Fewer panels in an item would not pay for the copy of its rows. */
 #define GROUP_PANELS_MIN 4
+/* Outputs of an item: they are read and written once for each block of K, and should stay in the
+ * second-level cache meanwhile. */
+#define GROUP_OUT_BYTES_MAX (384 * 1024)
 
 static int32_t divide_up(int32_t n, int32_t step)
 {
@@ -114,6 +117,8 @@ static struct split make_split(const struct cpu *cpu, const struct cpu_matmul *m
 
     int32_t n_items = ITEMS_PER_THREAD * workers_count(cpu->workers);
     split.group_panels = divide_up(n_panels, divide_up(n_items, split.n_blocks));
+    int32_t most = GROUP_OUT_BYTES_MAX / (split.block_rows * width * (int32_t)sizeof(float));
+    if (split.group_panels > most) split.group_panels = most;
     if (split.group_panels < GROUP_PANELS_MIN) split.group_panels = GROUP_PANELS_MIN;
     split.n_groups = divide_up(n_panels, split.group_panels);
     return split;
