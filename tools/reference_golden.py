@@ -553,6 +553,7 @@ def draw_case(model, id, shape, settings, wish, defaults=DEFAULTS, n_draws_max=4
 
 
 def write_cases(path, cases):
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     with open(path, "w") as file:
         file.write("[" + ",\n ".join(json.dumps(case) for case in cases) + "]\n")
 

@@ -65,9 +65,9 @@ def sample_reverse(rng):
     return "Reverse: " + " ".join(items), " ".join(reversed(items))
 
 
-def sample_count(rng):
+def sample_count(rng, n_items_max=9):
     target, *others = rng.sample(NOUNS, rng.randint(2, 4))
-    items = [rng.choice([target, rng.choice(others)]) for _ in range(rng.randint(3, 9))]
+    items = [rng.choice([target, rng.choice(others)]) for _ in range(rng.randint(3, n_items_max))]
     return f"Count {target} in: " + " ".join(items), str(items.count(target))
 
 

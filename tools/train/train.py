@@ -35,6 +35,7 @@ PADDING_WEIGHT = 0.15
 TASK_SHARES = {"add": 5, "lookup": 3, "sort": 4, "reverse": 2, "count": 5, "word_problem": 5}
 LOOKUP_STEPS = 400  # look-up alone, until its circuit holds; then all tasks
 PAIRS_FIRST, PAIRS_LAST, PAIRS_STEPS = 4, 12, 2000  # it starts short and grows
+ITEMS_FIRST, ITEMS_LAST = 3, 9  # so does counting, over --items-steps
 
 
 class Block(nn.Module):
@@ -135,14 +136,14 @@ def train_tokenizer():
 class Batches:
     """Endless (ids, targets' mask, weights, targets), grouped by length: nothing is padded."""
 
-    def __init__(self, tokenizer, seed, n_tokens):
+    def __init__(self, tokenizer, seed, n_tokens, shares):
         self.tokenizer, self.n_tokens = tokenizer, n_tokens
         self.rng = random.Random(seed)
         self.torch_rng = torch.Generator().manual_seed(seed)
         self.ready = []
-        self.n_pairs_max, self.lookup_only = PAIRS_FIRST, True
+        self.n_pairs_max, self.n_items_max, self.lookup_only = PAIRS_FIRST, ITEMS_FIRST, True
         self.values = {tokenizer.ids["=" + value] for value in tasks.VALUES}
-        self.task_names = [t for t, share in TASK_SHARES.items() for _ in range(share)]
+        self.task_names = [t for t, share in shares.items() for _ in range(share)]
 
     def sample(self):
         rng, tk = self.rng, self.tokenizer
@@ -150,6 +151,8 @@ class Batches:
         kwargs = {}
         if task == "lookup":
             kwargs = {"n_asked_max": rng.choice((4, 8)), "n_pairs_max": self.n_pairs_max}
+        if task == "count":
+            kwargs = {"n_items_max": self.n_items_max}
         prompt, answer = tasks.draw(rng, task, False, **kwargs)
         prompt_ids = tk.encode_prompt(prompt)
         answer_ids = tk.encode(answer) + [tk.ids["<|eot_id|>"]]
@@ -334,7 +337,9 @@ def work(rank, args):
     optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": 0.01}, {"params": norms, "weight_decay": 0.0}],
         lr=args.lr, betas=(0.9, 0.98))
-    batches = Batches(tokenizer, args.seed * 1000 + rank, args.tokens // args.workers)
+    shares = {**TASK_SHARES, **dict(pair.split("=") for pair in args.share)}
+    batches = Batches(tokenizer, args.seed * 1000 + rank, args.tokens // args.workers,
+                      {task: int(share) for task, share in shares.items()})
     start, running, hits = time.time(), 0.0, [0.0] * len(TASK_SHARES)
     if rank == 0:
         n_parameters = sum(p.numel() for p in model.parameters())
@@ -346,6 +351,8 @@ def work(rank, args):
             group["lr"] = args.lr * rate
         grown = 1.0 if args.go_on_from else min(1.0, step / PAIRS_STEPS)
         batches.n_pairs_max = round(PAIRS_FIRST + grown * (PAIRS_LAST - PAIRS_FIRST))
+        grown = min(1.0, step / args.items_steps)
+        batches.n_items_max = round(ITEMS_FIRST + grown * (ITEMS_LAST - ITEMS_FIRST))
         batches.lookup_only = step < LOOKUP_STEPS and not args.go_on_from
         ids, masked, weights, targets, task = next(batches)
         with torch.autocast("cpu", dtype=torch.bfloat16):  # matrix products only
@@ -391,6 +398,10 @@ def main():
                                      formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", required=True)
     parser.add_argument("--go-on-from", metavar="DIR", help="start from this folder's weights")
+    parser.add_argument("--share", metavar="TASK=N", action="append", default=[],
+                        help="draw N of so many samples from TASK")
+    parser.add_argument("--items-steps", type=int, default=2500,
+                        help="steps until counting has lists of full length")
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--heads", type=int, default=8)
