@@ -17,8 +17,13 @@ enum subcommand {
 
 #define IN_RUN     (1u << SUBCOMMAND_RUN)
 #define IN_INSPECT (1u << SUBCOMMAND_INSPECT)
+#define IN_PLAN    (1u << SUBCOMMAND_PLAN)
+#define IN_REPORT  (1u << SUBCOMMAND_REPORT)
+#define IN_PROFILE (1u << SUBCOMMAND_PROFILE)
 #define IN_ALL     ((1u << SUBCOMMAND_COUNT) - 1)
 #define IN_LINE    (1u << 31)
+/* What a line may set, so may every subcommand that reads lines. */
+#define PLACES(bits) (((bits)&IN_LINE) != 0 ? ((bits) & ~IN_LINE) | IN_PLAN : (bits))
 
 #define ANY                .choices = NULL
 #define RANGE(least, most) .choices = NULL
@@ -42,7 +47,7 @@ static const struct row rows[] = {
      .metavar = (meta),                                                                            \
      .default_text = (standard),                                                                   \
      limits,                                                                                       \
-     .where = (places) & ~IN_LINE,                                                                 \
+     .where = PLACES(places),                                                                 \
      .section = (group),                                                                           \
      .help = (text)},
 #include "app/options.def"

@@ -1,8 +1,10 @@
-/* What several subcommands do alike: what the tokenizer knows about a model and its config.json
- * does not say. */
+/* What several subcommands do alike: finding what ships with the program, and what the tokenizer
+ * knows about a model and its config.json does not say. */
 #include "app/app.h"
 
 #include <assert.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "model/config.h"
 #include "text/tokenizer.h"
@@ -21,4 +23,33 @@ void app_learn_turn_end(struct model_config *config, const struct tokenizer *tok
     if (id < 0 || id >= config->n_vocab) return;
     config->eot_id = id;
     config_add_stop_id(config, id);
+}
+
+/* ---- what ships with the program ---- */
+
+/* Cuts the last component of `path`, keeping the root. */
+static void cut_component(char *path)
+{
+    char *slash = strrchr(path, '/');
+    assert(slash != NULL);
+    if (slash == path) slash++;
+    *slash = '\0';
+}
+
+bool app_find_data(const char *relative, char *path, size_t path_bytes_max)
+{
+    static const char *const places[] = {"share/dllm-batch", "data"};
+    char parent[4096];
+    ssize_t n_parent = readlink("/proc/self/exe", parent, sizeof parent - 1);
+    assert(relative[0] != '/');
+    if (n_parent <= 0) return false;
+    parent[n_parent] = '\0';
+    for (int level = 0; level < 3; level++) {
+        cut_component(parent);
+        for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+            int n = snprintf(path, path_bytes_max, "%s/%s/%s", parent, places[i], relative);
+            if (n > 0 && (size_t)n < path_bytes_max && access(path, R_OK) == 0) return true;
+        }
+    }
+    return false;
 }

@@ -23,10 +23,18 @@ void version_print(FILE *stream);
  * the tokenizer can name. No tokenizer (NULL), or no such token in it: changes nothing. */
 void app_learn_turn_end(struct model_config *config, const struct tokenizer *tokenizer);
 
+/* The path of a file that ships with the program, such as "profiles/h200.json": installed, the
+ * program is PREFIX/bin/dllm-batch and the file PREFIX/share/dllm-batch/...; in a build folder of
+ * the source tree it is in data/, one or two levels up. `path` [path_bytes_max]. False: nowhere. */
+bool app_find_data(const char *relative, char *path, size_t path_bytes_max);
+
 /* Every subcommand: true and *status is the exit status (0, or 1: finished, but some lines
  * failed). False: err's code is the exit status and main prints its message; an empty message means
  * silence (the reader of our output went away). For cmd_run, options->model is always filled in. */
 bool cmd_run(const struct options *options, int *status, struct error *err);
 bool cmd_inspect(const struct options *options, int *status, struct error *err);
+bool cmd_plan(const struct options *options, int *status, struct error *err);
+bool cmd_report(const struct options *options, int *status, struct error *err);
+bool cmd_profile(const struct options *options, int *status, struct error *err);
 
 #endif

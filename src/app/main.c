@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "app/app.h"
 
@@ -23,41 +22,6 @@ static subcommand_function *const subcommand_functions[SUBCOMMAND_COUNT] = {
 
 /* ---- the model that ships ---- */
 
-/* Cuts the last component of `path`, keeping the root. */
-static void cut_component(char *path)
-{
-    char *slash = strrchr(path, '/');
-    assert(slash != NULL);
-    if (slash == path) slash++;
-    *slash = '\0';
-}
-
-static bool is_model(const char *folder)
-{
-    char config[PATH_BYTES_MAX + 16];
-    int n = snprintf(config, sizeof config, "%s/config.json", folder);
-    return n > 0 && (size_t)n < sizeof config && access(config, R_OK) == 0;
-}
-
-/* Installed, the executable is PREFIX/bin/dllm-batch; in a build folder of the source tree the
- * model is one or two levels up. `folder` [PATH_BYTES_MAX]. */
-static bool find_shipped_model(char *folder)
-{
-    static const char *const places[] = {"share/dllm-batch/models", "data/models"};
-    char parent[PATH_BYTES_MAX];
-    ssize_t n_parent = readlink("/proc/self/exe", parent, sizeof parent - 1);
-    if (n_parent <= 0) return false;
-    parent[n_parent] = '\0';
-    for (int level = 0; level < 3; level++) {
-        cut_component(parent);
-        for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-            int n = snprintf(folder, PATH_BYTES_MAX, "%s/%s/" SHIPPED_MODEL, parent, places[i]);
-            if (n > 0 && n < PATH_BYTES_MAX && is_model(folder)) return true;
-        }
-    }
-    return false;
-}
-
 /* Fills in options->model when -m was not given; `folder` [PATH_BYTES_MAX] may hold its text. */
 static bool resolve_model(struct options *options, char *folder, struct error *err)
 {
@@ -69,11 +33,12 @@ static bool resolve_model(struct options *options, char *folder, struct error *e
     if (is_named || options_is_set(options, OPTION_model)) return true;
     options->model = folder;
     if (environment != NULL && environment[0] != '\0') options->model = environment;
-    else if (!find_shipped_model(folder))
+    else if (!app_find_data("models/" SHIPPED_MODEL "/config.json", folder, PATH_BYTES_MAX))
         return error_set(
             err, ERROR_NO_INPUT,
             "no model: neither a folder on the command line nor DLLM_BATCH_MODEL names "
             "one, and " SHIPPED_MODEL " is not installed beside this program");
+    else *strrchr(folder, '/') = '\0'; /* the folder of config.json */
     return true;
 }
 
@@ -104,7 +69,8 @@ static bool run_subcommand(int argc, const char *const *argv, int *status, struc
         return true;
     }
     char folder[PATH_BYTES_MAX];
-    if (!resolve_model(&options, folder, err)) return false;
+    bool needs_model = subcommand != SUBCOMMAND_REPORT;
+    if (needs_model && !resolve_model(&options, folder, err)) return false;
     return subcommand_functions[subcommand](&options, status, err);
 }
 

@@ -14,8 +14,13 @@
 
 #define IN_RUN     (1u << SUBCOMMAND_RUN)
 #define IN_INSPECT (1u << SUBCOMMAND_INSPECT)
+#define IN_PLAN    (1u << SUBCOMMAND_PLAN)
+#define IN_REPORT  (1u << SUBCOMMAND_REPORT)
+#define IN_PROFILE (1u << SUBCOMMAND_PROFILE)
 #define IN_ALL     ((1u << SUBCOMMAND_COUNT) - 1)
 #define IN_LINE    (1u << 31)
+/* What a line may set, so may every subcommand that reads lines. */
+#define PLACES(bits) (((bits)&IN_LINE) != 0 ? ((bits) & ~IN_LINE) | IN_PLAN : (bits))
 
 #define ANY                .min = 0
 #define RANGE(least, most) .min = (double)(least), .max = (double)(most)
@@ -30,7 +35,7 @@ static const struct option_info infos[OPTION_COUNT] = {
                      .metavar = (meta),                                                            \
                      .default_text = (standard),                                                   \
                      limits,                                                                       \
-                     .where = (places) & ~IN_LINE,                                                 \
+                     .where = PLACES(places),                                                      \
                      .in_line = ((places)&IN_LINE) != 0,                                           \
                      .section = (group),                                                           \
                      .help = (text),                                                               \
@@ -425,14 +430,15 @@ static bool parse_short(struct options *options, struct words *words, struct err
 
 static bool take_operand(struct options *options, const char *word, struct error *err)
 {
-    if (options->operand != NULL)
-        return error_set(err, ERROR_USAGE, "unexpected argument '%s': %s takes one %s, '%s'", word,
-                         subcommand_names[options->subcommand], operand_names[options->subcommand],
-                         options->operand);
-    if (word[0] == '\0')
-        return error_set(err, ERROR_USAGE, "%s is empty, must be a name",
-                         operand_names[options->subcommand]);
-    options->operand = word;
+    const char *name = operand_names[options->subcommand];
+    bool is_list = strlen(name) > 3 && strcmp(name + strlen(name) - 3, "...") == 0;
+    if (options->n_operands >= (is_list ? OPTIONS_OPERANDS_MAX : 1))
+        return error_set(err, ERROR_USAGE, "unexpected argument '%s': %s takes %s%s, '%s'", word,
+                         subcommand_names[options->subcommand], is_list ? "at most 16 " : "one ",
+                         name, options->operand);
+    if (word[0] == '\0') return error_set(err, ERROR_USAGE, "%s is empty, must be a name", name);
+    options->operands[options->n_operands++] = word;
+    options->operand = options->operands[0];
     return true;
 }
 

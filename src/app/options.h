@@ -51,10 +51,14 @@ enum option_type {
 #define OPTION_FIELD_CHOICE const char *
 #define OPTION_FIELD_TEXT   const char *
 
+#define OPTIONS_OPERANDS_MAX 16
+
 /* Plain data: copy it freely. Strings are borrowed from argv, or constant. */
 struct options {
     enum subcommand subcommand;
     const char *operand; /* PROMPTS of run, MODEL of inspect; NULL: not given; "-" stays "-" */
+    int32_t n_operands;  /* more than one only where the operand's name ends in "..." */
+    const char *operands[OPTIONS_OPERANDS_MAX];
     bool is_set[OPTION_COUNT];
 #define OPTION(field, type, name, letter, metavar, standard, limits, where, section, help)         \
     OPTION_FIELD_##type field;

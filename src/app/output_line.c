@@ -86,8 +86,9 @@ static json_t *make_usage(const struct line *line, bool with_total)
 static json_t *make_decode(const struct answer *answer)
 {
     assert(answer->steps >= 0);
-    return json_pack("{s:i, s:i, s:i, s:i}", "steps", answer->steps, "blocks", answer->blocks,
-                     "refresh_steps", answer->refresh_steps, "reuse_steps", answer->reuse_steps);
+    return json_pack("{s:i, s:i, s:i, s:i, s:I}", "steps", answer->steps, "blocks", answer->blocks,
+                     "refresh_steps", answer->refresh_steps, "reuse_steps", answer->reuse_steps,
+                     "positions", (json_int_t)answer->positions);
 }
 
 /* null: one of the two did not happen. */

@@ -96,11 +96,18 @@ uint64_t cost_iteration_ns(const struct cost_model *model, const struct iteratio
     return (uint64_t)(model->profile.base_ns + 1e9 * s + 0.5);
 }
 
+/* Below the last row of the table a rate may fall at the edge of a tile, so that the work crosses
+ * the time to read several times: the last crossing counts. */
 int32_t cost_knee_rows(const struct cost_model *model)
 {
-    int32_t low = 1, high = 1 << 20;
+    int32_t low = model->profile.rates[model->profile.n_rates - 1].n_rows, high = 1 << 20;
     double read_s = model->linear_bytes / model->profile.bytes_per_s;
     assert(read_s > 0);
+    if (linear_s(model, low) > read_s) {
+        while (low > 1 && linear_s(model, low - 1) > read_s)
+            low--;
+        return low;
+    }
     while (low < high) {
         int32_t middle = low + (high - low) / 2;
         if (linear_s(model, middle) > read_s) high = middle;

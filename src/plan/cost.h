@@ -31,6 +31,7 @@ struct cost_profile {
         double flops_per_s;
     } rates[COST_RATES_MAX]; /* at least one; the rate is flat outside them */
     uint64_t memory_bytes;
+    double kv_element_bytes; /* of K and V in that machine's cache: 2 for bf16 */
 };
 
 /* What of a model costs time and memory. */

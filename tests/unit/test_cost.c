@@ -52,6 +52,27 @@ Test(cost, few_rows_cost_the_weights)
     cr_assert_gt(cost_iteration_ns(&model, &load), 100 + 2880);
 }
 
+Test(cost, the_knee_is_behind_the_last_edge_of_a_tile)
+{
+    struct cost_profile profile = make_profile();
+    struct cost_model model;
+    profile.n_rates = 4;
+    profile.rates[0] = (struct cost_rate){.n_rows = 64, .flops_per_s = 64e9};
+    profile.rates[1] = (struct cost_rate){.n_rows = 65, .flops_per_s = 32e9};
+    profile.rates[2] = (struct cost_rate){.n_rows = 128, .flops_per_s = 200e9};
+    profile.rates[3] = (struct cost_rate){.n_rows = 4096, .flops_per_s = 200e9};
+    cost_init(&model, &profile, &shape);
+    /* Reading takes as long as 150 rows at the last rate, 48 at the first: crossed at 48, back
+     * below 128, and for good at 150. */
+    model.profile.bytes_per_s = model.linear_bytes / (150 * model.linear_flops_per_row / 200e9);
+    int32_t knee = cost_knee_rows(&model);
+    struct iteration_load load = {.n_rows = knee};
+    uint64_t read_ns = cost_iteration_ns(&model, &(struct iteration_load){.n_rows = 1});
+    for (; load.n_rows < 5000; load.n_rows++)
+        cr_assert_gt(cost_iteration_ns(&model, &load), read_ns, "%d", (int)load.n_rows);
+    cr_assert(knee >= 150 && knee <= 151, "%d", knee);
+}
+
 Test(cost, more_work_never_takes_less_time)
 {
     struct cost_profile profile = make_profile();

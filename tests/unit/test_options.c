@@ -158,6 +158,23 @@ Test(options, two_dashes_end_the_options)
     cr_expect_str_eq(options.operand, "--strict");
 }
 
+Test(options, several_operands_where_the_name_says_so)
+{
+    const char *const words[] = {"a", "--json", "b", "c"};
+    struct options options;
+    struct error problem = {0};
+    cr_assert(options_parse(&options, SUBCOMMAND_REPORT, 4, words, &problem));
+    cr_expect_eq(options.n_operands, 3);
+    cr_expect_str_eq(options.operand, "a");
+    cr_expect_str_eq(options.operands[2], "c");
+    const char *many[OPTIONS_OPERANDS_MAX + 1];
+    for (size_t i = 0; i <= OPTIONS_OPERANDS_MAX; i++)
+        many[i] = "x";
+    cr_assert_not(
+        options_parse(&options, SUBCOMMAND_REPORT, OPTIONS_OPERANDS_MAX + 1, many, &problem));
+    cr_expect(strstr(problem.message, "takes at most 16 RECORDS..."), "%s", problem.message);
+}
+
 Test(options, options_may_follow_the_operand)
 {
     char line[] = "in.jsonl --seed 7";
@@ -413,4 +430,16 @@ Test(options, the_echo_tells_each_value_and_its_source)
     cr_expect_not_null(strstr(text, "backend                 auto             default\n"));
     cr_expect_not_null(strstr(text, "steps                   -                not given\n"));
     free(text);
+}
+
+/* What an input line may set, plan takes as a flag, since it reads lines as run does. */
+Test(options, plan_has_every_setting_of_a_line)
+{
+    for (enum option_id id = 0; id < OPTION_COUNT; id++) {
+        const struct option_info *info = options_info(id);
+        if (!info->in_line) continue;
+        cr_expect(info->where >> SUBCOMMAND_PLAN & 1, "%s", info->name);
+        cr_expect(info->where >> SUBCOMMAND_RUN & 1, "%s", info->name);
+        cr_expect_not(info->where >> SUBCOMMAND_REPORT & 1, "%s", info->name);
+    }
 }

@@ -184,7 +184,8 @@ Test(output, an_answer_has_the_documented_keys_in_order)
         line_of(&with_ids, &prompt, &answer),
         "{\"id\":\"a\\\"b\",\"index\":6,\"text\":null,\"finish_reason\":\"stop\","
         "\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":3},"
-        "\"decode\":{\"steps\":3,\"blocks\":1,\"refresh_steps\":3,\"reuse_steps\":0},"
+        "\"decode\":{\"steps\":3,\"blocks\":1,\"refresh_steps\":3,\"reuse_steps\":0,\"positions\":"
+        "0},"
         "\"timing\":{\"start_unix_ns\":5000,\"admitted_ns\":100,\"first_forward_ns\":200,"
         "\"first_commit_ns\":null,\"first_block_ns\":null,\"last_commit_ns\":null,"
         "\"finished_ns\":500,\"queue_ns\":100,\"e2e_ns\":400},"

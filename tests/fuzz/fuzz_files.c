@@ -1,0 +1,81 @@
+/* Arbitrary bytes as a profile and as the records of a run, chosen by the first byte. What is
+ * accepted keeps the promises of its header; what is refused has a message. */
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "app/profile.h"
+#include "app/records.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* Not assert: it has to hold in every build. */
+static void require(bool holds)
+{
+    if (!holds) abort();
+}
+
+static void try_profile(const char *path)
+{
+    struct cost_profile profile;
+    struct error err = {0};
+    if (!profile_read(&profile, path, &err)) {
+        require(err.code != ERROR_NONE && err.message[0] != 0);
+        return;
+    }
+    require(profile.name[0] != 0);
+    require(profile.base_ns >= 0 && profile.bytes_per_s >= 1);
+    require(profile.attention_flops_per_s >= 1 && profile.kv_element_bytes > 0);
+    require(profile.n_rates >= 1 && profile.n_rates <= COST_RATES_MAX);
+    for (int32_t i = 0; i < profile.n_rates; i++) {
+        require(profile.rates[i].flops_per_s >= 1);
+        require(i == 0 || profile.rates[i].n_rows > profile.rates[i - 1].n_rows);
+    }
+    /* It must do for the cost model, whose asserts are kept. */
+    const struct cost_shape shape = {.n_layers = 2,
+                                     .hidden = 64,
+                                     .n_heads = 2,
+                                     .n_kv_heads = 1,
+                                     .head_dim = 32,
+                                     .ffn = 96,
+                                     .n_vocab = 300,
+                                     .weight_element_bytes = 2,
+                                     .kv_element_bytes = 2};
+    const struct iteration_load load = {.n_rows = 100, .n_picks = 9, .row_keys = 5000};
+    struct cost_model model;
+    cost_init(&model, &profile, &shape);
+    require(cost_iteration_ns(&model, &load) > 0);
+}
+
+static void try_records(const char *path)
+{
+    struct records records;
+    struct error err = {0};
+    if (records_read(&records, path, &err)) {
+        require(records.n > 0);
+        require(records.end_s >= 0 && isfinite(records.end_s));
+        require(records.latency_s.p50 >= 0 && records.latency_s.p50 <= records.latency_s.most);
+        for (int64_t i = 0; i < records.n; i++)
+            require(records.items[i].n_tokens >= 0 && records.items[i].latency_s >= 0);
+    } else {
+        require(err.code != ERROR_NONE && err.message[0] != 0);
+    }
+    records_free(&records);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size == 0) return 0;
+    int fd = memfd_create("fuzz", MFD_CLOEXEC);
+    require(fd >= 0);
+    require(write(fd, data + 1, size - 1) == (ssize_t)(size - 1));
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    if (data[0] % 2 == 0) try_profile(path);
+    else try_records(path);
+    close(fd);
+    return 0;
+}
