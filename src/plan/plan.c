@@ -12,6 +12,7 @@
 #define GROW_COUNT        4096 /* elements taken at a time: a multiple of 64 bytes for any size */
 #define CANDIDATE_SAMPLE  2048 /* requests by which candidates are judged */
 #define CANDIDATES_MAX    24
+#define PLANNED_MAX       8 /* of them with another row target */
 #define PLANNER_BYTES_MAX ((size_t)1 << 34)
 
 struct simulation {
@@ -285,23 +286,36 @@ static double badness(const struct plan *plan, enum objective objective, struct 
     return objective == OBJECTIVE_TAIL ? latency.p99_s : (double)plan->makespan_ns;
 }
 
-static int32_t list_candidates(const struct plan_input *input, struct planner_options *out)
+/* Row targets from the knee on, doubled, and large shares of all rows; fcfs besides. */
+static int32_t list_planned(const struct plan_input *input, struct planner_options *out)
 {
     struct planner_options base = input->options;
     int32_t n = 0, knee = cost_knee_rows(input->cost);
     assert(knee > 0);
-    if (base.policy == POLICY_FCFS) out[n++] = base;
-    if (base.policy == POLICY_PLANNED) {
-        out[n++] = base;
-        for (int32_t rows = knee; rows < base.n_rows_max && n < 6; rows *= 2) {
-            out[n] = base;
-            out[n++].n_rows_target = rows;
-        }
+    out[n++] = base;
+    for (int32_t quarters = 2; quarters < 4; quarters++) {
         out[n] = base;
-        out[n++].policy = POLICY_FCFS;
+        out[n++].n_rows_target = (int32_t)((int64_t)base.n_rows_max * quarters / 4);
     }
+    for (int32_t rows = knee; rows < base.n_rows_max && n < PLANNED_MAX; rows *= 2) {
+        out[n] = base;
+        out[n++].n_rows_target = rows;
+    }
+    out[n] = base;
+    out[n++].policy = POLICY_FCFS;
+    return n;
+}
+
+static int32_t list_candidates(const struct plan_input *input, struct planner_options *out)
+{
+    struct planner_options base = input->options;
+    int32_t n = 1;
+    out[0] = base;
+    if (base.policy == POLICY_PLANNED) n = list_planned(input, out);
     if (base.policy == POLICY_FCFS || base.n_running_max > 0) return n;
-    for (int32_t size = 1; size <= 512 && n < CANDIDATES_MAX; size *= 2) {
+    if (base.policy == POLICY_STATIC) n = 0; /* `base` is the size 0 below */
+    for (int32_t size = 0; size <= 512; size = size > 0 ? 2 * size : 1) { /* 0: all that fit */
+        assert(n < CANDIDATES_MAX);
         out[n] = base;
         out[n].policy = POLICY_STATIC;
         out[n++].n_running_max = size;

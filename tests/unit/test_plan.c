@@ -252,22 +252,47 @@ Test(plan, one_request_fits_and_the_others_take_turns)
     plan_clear(&plan);
 }
 
+static double badness(const struct plan *plan, enum objective objective)
+{
+    if (objective == OBJECTIVE_MAKESPAN) return (double)plan->makespan_ns;
+    struct plan_latency latency = plan_latency(plan, &scratch);
+    return objective == OBJECTIVE_MEAN ? latency.mean_s : latency.p99_s;
+}
+
 Test(plan, the_best_of_the_candidates_is_never_worse_than_the_baselines)
 {
-    for (unsigned seed = 900; seed < 915; seed++) {
+    const int32_t sizes[] = {0, 1, 4, 16};
+    for (unsigned seed = 900; seed < 930; seed++) {
         struct plan_input input = draw(seed, seed % 2 == 0);
         struct error err = {0};
         struct plan best, plain;
+        enum objective objective = input.options.objective;
         input.options.policy = POLICY_PLANNED;
-        input.options.objective = OBJECTIVE_MAKESPAN;
         cr_assert(plan_make_best(&best, &input, &err), "%s", err.message);
         cr_assert(plan_check(&best, &input, &scratch, &err), "seed %u: %s", seed, err.message);
-        for (int policy = POLICY_STATIC; policy <= POLICY_FCFS; policy++) {
-            input.options.policy = (enum policy)policy;
+        double least = badness(&best, objective);
+        for (int i = 0; i < 5; i++) {
+            input.options.policy = i < 4 ? POLICY_STATIC : POLICY_FCFS;
+            input.options.n_running_max = i < 4 ? sizes[i] : 0;
             cr_assert(plan_make(&plain, &input, &err));
-            cr_assert_leq(best.makespan_ns, plain.makespan_ns, "seed %u policy %d", seed, policy);
+            cr_assert_leq(least, badness(&plain, objective), "seed %u objective %d baseline %d",
+                          seed, (int)objective, i);
             plan_clear(&plain);
         }
         plan_clear(&best);
     }
+}
+
+Test(plan, a_batch_size_that_was_given_is_kept)
+{
+    struct plan_input input = alike(20, 100000);
+    struct plan plan;
+    struct error err = {0};
+    input.options.policy = POLICY_STATIC;
+    input.options.n_running_max = 3;
+    cr_assert(plan_make_best(&plan, &input, &err), "%s", err.message);
+    cr_assert_eq(plan.options.n_running_max, 3);
+    for (int64_t i = 0; i < plan.n_iterations; i++)
+        cr_assert_leq(plan.iterations[i].n_items, 3);
+    plan_clear(&plan);
 }
