@@ -47,7 +47,7 @@ static const struct row rows[] = {
      .metavar = (meta),                                                                            \
      .default_text = (standard),                                                                   \
      limits,                                                                                       \
-     .where = PLACES(places),                                                                 \
+     .where = PLACES(places),                                                                      \
      .section = (group),                                                                           \
      .help = (text)},
 #include "app/options.def"

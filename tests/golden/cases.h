@@ -12,8 +12,8 @@
 
 struct golden_case {
     struct request request;
-    const json_t *json;             /* borrowed from the loaded file */
-    const int32_t *expect;          /* [n_expect] */
+    const json_t *json;    /* borrowed from the loaded file */
+    const int32_t *expect; /* [n_expect] */
     int32_t n_expect;
 };
 
