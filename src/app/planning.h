@@ -1,0 +1,54 @@
+/* What plan and replay share: a model's shape and a device's profile as a cost model, the rows and
+ * the KV pool that fit the device, and a plan by each policy that is asked for.
+ *
+ *     planning_open ──► caller reads requests ──► planning_size ──► planning_make ──► results */
+#ifndef APP_PLANNING_H
+#define APP_PLANNING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "app/options.h"
+#include "app/plan_summary.h"
+#include "base/arena.h"
+#include "base/error.h"
+#include "model/config.h"
+#include "plan/memory.h"
+#include "plan/plan.h"
+#include "text/tokenizer.h"
+
+#define PLANNING_POLICIES 3
+
+struct planning {
+    const struct options *options; /* borrowed */
+    struct arena arena;            /* configuration; scratch */
+    struct model_config config;
+    struct tokenizer *tokenizer; /* NULL: none */
+    struct cost_profile profile;
+    struct cost_model cost;
+    struct memory_shape shape;
+    struct memory_plan memory;
+    uint64_t memory_limit;
+    struct plan_input input; /* the caller fills in the requests */
+    int32_t n_results;       /* the chosen policy first; more with --compare */
+    struct plan results[PLANNING_POLICIES];
+    struct plan_summary summaries[PLANNING_POLICIES];
+};
+
+/* Reads model shape, tokenizer and profile that the options name, and checks the flags. Caller's
+ * struct, to be closed whatever comes back. */
+bool planning_open(struct planning *planning, const struct options *options, struct error *err);
+
+/* Chooses the rows of an iteration and sizes everything for `n_cells` canvas cells; the KV pool
+ * gets what is left, or what was asked for. Afterwards requests can be checked with planner_check.
+ */
+bool planning_size(struct planning *planning, int64_t n_cells, struct error *err);
+
+/* Plans the requests of `input`, which all passed planner_check. The policy of planning never sees
+ * stops, nor when it is online arrivals, before they happen; static gets the batch size that turns
+ * out best. */
+bool planning_make(struct planning *planning, struct error *err);
+
+void planning_close(struct planning *planning); /* a zeroed struct is fine */
+
+#endif
