@@ -20,10 +20,12 @@ enum subcommand {
 #define IN_PLAN    (1u << SUBCOMMAND_PLAN)
 #define IN_REPORT  (1u << SUBCOMMAND_REPORT)
 #define IN_PROFILE (1u << SUBCOMMAND_PROFILE)
+#define IN_REPLAY  (1u << SUBCOMMAND_REPLAY)
 #define IN_ALL     ((1u << SUBCOMMAND_COUNT) - 1)
 #define IN_LINE    (1u << 31)
 /* What a line may set, so may every subcommand that reads lines. */
-#define PLACES(bits) (((bits)&IN_LINE) != 0 ? ((bits) & ~IN_LINE) | IN_PLAN : (bits))
+#define PLACES(bits)                                                                               \
+    (((bits)&IN_LINE) != 0 ? ((bits) & ~IN_LINE) | IN_PLAN | IN_REPLAY : (bits))
 
 #define ANY                .choices = NULL
 #define RANGE(least, most) .choices = NULL

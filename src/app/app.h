@@ -34,6 +34,7 @@ bool app_find_data(const char *relative, char *path, size_t path_bytes_max);
 bool cmd_run(const struct options *options, int *status, struct error *err);
 bool cmd_inspect(const struct options *options, int *status, struct error *err);
 bool cmd_plan(const struct options *options, int *status, struct error *err);
+bool cmd_replay(const struct options *options, int *status, struct error *err);
 bool cmd_report(const struct options *options, int *status, struct error *err);
 bool cmd_profile(const struct options *options, int *status, struct error *err);
 

@@ -17,10 +17,11 @@
 #define IN_PLAN    (1u << SUBCOMMAND_PLAN)
 #define IN_REPORT  (1u << SUBCOMMAND_REPORT)
 #define IN_PROFILE (1u << SUBCOMMAND_PROFILE)
+#define IN_REPLAY  (1u << SUBCOMMAND_REPLAY)
 #define IN_ALL     ((1u << SUBCOMMAND_COUNT) - 1)
 #define IN_LINE    (1u << 31)
 /* What a line may set, so may every subcommand that reads lines. */
-#define PLACES(bits) (((bits)&IN_LINE) != 0 ? ((bits) & ~IN_LINE) | IN_PLAN : (bits))
+#define PLACES(bits) (((bits)&IN_LINE) != 0 ? ((bits) & ~IN_LINE) | IN_PLAN | IN_REPLAY : (bits))
 
 #define ANY                .min = 0
 #define RANGE(least, most) .min = (double)(least), .max = (double)(most)

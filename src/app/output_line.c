@@ -104,16 +104,20 @@ static json_t *make_timing(const struct line *line)
     const struct answer_times *times = &line->answer->times;
     uint64_t start_ns = style->start_ns, admitted_ns = line->prompt->request.admitted_ns;
     assert(admitted_ns >= start_ns);
-    return json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "start_unix_ns",
-                     (json_int_t)style->start_unix_ns, "admitted_ns",
-                     make_span(start_ns, admitted_ns), "first_forward_ns",
-                     make_span(start_ns, times->first_forward_ns), "first_commit_ns",
-                     make_span(start_ns, times->first_commit_ns), "first_block_ns",
-                     make_span(start_ns, times->first_block_ns), "last_commit_ns",
-                     make_span(start_ns, times->last_commit_ns), "finished_ns",
-                     make_span(start_ns, times->finished_ns), "queue_ns",
-                     make_span(admitted_ns, times->first_forward_ns), "e2e_ns",
-                     make_span(admitted_ns, times->finished_ns));
+    json_t *timing =
+        json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "start_unix_ns",
+                  (json_int_t)style->start_unix_ns, "admitted_ns", make_span(start_ns, admitted_ns),
+                  "first_forward_ns", make_span(start_ns, times->first_forward_ns),
+                  "first_commit_ns", make_span(start_ns, times->first_commit_ns), "first_block_ns",
+                  make_span(start_ns, times->first_block_ns), "last_commit_ns",
+                  make_span(start_ns, times->last_commit_ns), "finished_ns",
+                  make_span(start_ns, times->finished_ns), "queue_ns",
+                  make_span(admitted_ns, times->first_forward_ns), "e2e_ns",
+                  make_span(admitted_ns, times->finished_ns));
+    if (line->prompt->request.arrival_ns > 0)
+        json_object_set_new(timing, "arrival_ns",
+                            make_span(start_ns, line->prompt->request.arrival_ns));
+    return timing;
 }
 
 static json_t *make_token_ids(const struct answer *answer)

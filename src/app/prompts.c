@@ -14,6 +14,7 @@
 #include "app/id_set.h"
 #include "app/prompts_parts.h"
 #include "app/settings.h"
+#include "app/trace.h"
 #include "base/clock.h"
 #include "base/stream.h"
 #include "plan/phases.h"
@@ -37,7 +38,11 @@ struct prompts {
     enum line_status waiting_status;
     int64_t ignored_line;
     struct overlooked overlooked;
-    bool saw_openai; /* so an unreadable line gets the envelope, too */
+    struct trace trace;        /* of a trace: its format, */
+    struct trace_row row;      /* the row that is being read, */
+    bool is_skipped;           /* which gets no line of output, */
+    struct prompts_trace sums; /* and what became of the rows */
+    bool saw_openai;           /* so an unreadable line gets the envelope, too */
 };
 
 const char *prompts_code_name(enum prompt_code code)
@@ -79,6 +84,33 @@ bool prompts_reject_memory(struct rejection *rejection)
 
 /* ---- open, close ---- */
 
+static enum line_status next_line(struct prompts *prompts, struct bytes *line, struct error *err);
+
+/* Reads the first line, which is a CSV header or the first row. */
+static bool learn_trace(struct prompts *prompts, struct error *err)
+{
+    static const struct unit {
+        const char *name;
+        uint64_t ns;
+    } units[] = {{"s", 1000000000}, {"ms", 1000000}, {"us", 1000}, {"ns", 1}};
+    const struct options *flags = prompts->options.flags;
+    struct trace *trace = &prompts->trace;
+    assert(!prompts->is_waiting);
+    trace->names = (struct trace_names){
+        .time = flags->time_column, .prompt = flags->prompt_column, .output = flags->output_column};
+    for (size_t i = 0; i < sizeof units / sizeof *units && flags->time_unit != NULL; i++)
+        if (strcmp(flags->time_unit, units[i].name) == 0) trace->names.unit_ns = units[i].ns;
+    enum line_status status = next_line(prompts, &prompts->waiting, err);
+    if (status == LINE_FAILED) return false;
+    if (status != LINE_READ)
+        return error_set(err, ERROR_FORMAT, "%s has no rows", prompts->options.path);
+    if (!trace_learn(trace, prompts->waiting, &prompts->run, err))
+        return error_wrap(err, "%s:%lld", prompts->options.path, (long long)prompts->n_lines);
+    prompts->is_waiting = trace->n_columns == 0;
+    prompts->waiting_status = status;
+    return true;
+}
+
 bool prompts_open(struct prompts **prompts, const struct prompts_options *options,
                   struct error *err)
 {
@@ -101,6 +133,7 @@ bool prompts_open(struct prompts **prompts, const struct prompts_options *option
                  arena_create(&opened->run, RUN_BYTES_MAX, err) &&
                  arena_create(&opened->scratch, SCRATCH_BYTES_MAX, err) &&
                  prompts_encode_init(&opened->encoder, &opened->run, err);
+    if (is_ok && options->is_trace) is_ok = learn_trace(opened, err);
     if (!is_ok) {
         prompts_close(opened);
         return false;
@@ -157,6 +190,12 @@ static void keep_overlooked(struct overlooked *overlooked, const struct prompt_p
         if (rest[i] == '-') rest[i] = '_';
 }
 
+const struct prompts_trace *prompts_trace(const struct prompts *prompts)
+{
+    assert(prompts->options.is_trace);
+    return &prompts->sums;
+}
+
 /* ---- ids ---- */
 
 /* The id's text in the scratch arena. A line without id gets its index. */
@@ -211,6 +250,88 @@ static bool check_id(struct prompts *prompts, const struct prompt *prompt,
                           prompt->id.data);
 }
 
+/* ---- rows of a trace ---- */
+
+/* A prompt of which only the length is known. */
+static bool make_prompt(struct prompts *prompts, const struct prompt *prompt,
+                        struct prompt_parts *parts, struct rejection *rejection)
+{
+    const struct model_config *config = prompts->options.config;
+    uint64_t key = prompts->options.flags->seed ^ id_set_hash(prompt->id_is_integer, prompt->id);
+    assert(prompts->row.n_prompt > 0);
+    parts->kind = PARTS_IDS;
+    parts->n_ids = prompts->row.n_prompt;
+    if (prompts->options.only_shapes) return true;
+    parts->ids = arena_try_push(&prompts->scratch, (size_t)parts->n_ids, sizeof *parts->ids);
+    if (parts->ids == NULL) return prompts_reject_memory(rejection);
+    trace_fill_prompt(parts->ids, parts->n_ids, key, config->n_vocab, config->mask_id);
+    return true;
+}
+
+/* The answer ends where the trace's did; gen_length is that in whole blocks unless it was given. */
+static bool resolve_output(struct prompts *prompts, const struct prompt_parts *parts,
+                           struct prompt *prompt, struct rejection *rejection)
+{
+    const struct options *flags = prompts->options.flags;
+    struct decode_settings *decode = &prompt->request.decode;
+    struct options line = parts->settings;
+    int32_t n_output = prompts->row.n_output;
+    assert(n_output > 0);
+    bool is_given = options_is_set(flags, OPTION_gen_length) ||
+                    options_is_set(&parts->settings, OPTION_gen_length);
+    if (!is_given) {
+        int32_t block_length = decode->block_length > 0 ? decode->block_length : 1;
+        int32_t n_blocks = n_output / block_length + (n_output % block_length != 0);
+        line.gen_length = n_blocks * block_length;
+        line.is_set[OPTION_gen_length] = true;
+        if (!settings_resolve(decode, prompts->options.config, flags, &line, false,
+                              &rejection->error))
+            return false;
+    }
+    prompt->n_output = n_output < decode->gen_length ? n_output : decode->gen_length;
+    if (decode->early_stop && n_output <= decode->gen_length) prompt->request.stop_after = n_output;
+    return true;
+}
+
+/* --over-length clip: as much of the answer as fits, in whole blocks; then the prompt's end. */
+static void clip(struct prompts *prompts, struct prompt *prompt)
+{
+    struct request *request = &prompt->request;
+    int32_t n_positions = prompts->options.config->n_positions;
+    int32_t block_length = request->decode.block_length, *gen_length = &request->decode.gen_length;
+    assert(n_positions > 1);
+    if (*gen_length >= n_positions) {
+        *gen_length = n_positions - 1;
+        if (*gen_length > block_length) *gen_length -= *gen_length % block_length;
+    }
+    int32_t n_over = request->n_prompt + *gen_length - n_positions;
+    if (n_over > 0 && request->prompt_ids != NULL) request->prompt_ids += n_over;
+    if (n_over > 0) request->n_prompt -= n_over;
+    if (prompt->n_output > *gen_length) prompt->n_output = *gen_length;
+    if (request->stop_after > *gen_length) request->stop_after = 0;
+}
+
+static void add_sum(struct prompts_sum *sum, int64_t n_prompt, int64_t n_output)
+{
+    assert(sum->n_requests >= 0);
+    sum->n_requests++;
+    sum->n_prompt += n_prompt > 0 ? n_prompt : 0;
+    sum->n_output += n_output > 0 ? n_output : 0;
+}
+
+static void count_row(struct prompts *prompts, const struct prompt *prompt)
+{
+    const struct trace_row *row = &prompts->row;
+    int64_t n_prompt = row->n_prompt - prompt->request.n_prompt;
+    int64_t n_output = row->n_output > 0 ? row->n_output - prompt->n_output : 0;
+    struct prompts_trace *sums = &prompts->sums;
+    assert(prompt->index >= 0);
+    add_sum(&sums->read, row->n_prompt, row->n_output);
+    if (prompts->is_skipped) add_sum(&sums->skipped, row->n_prompt, row->n_output);
+    else if (prompt->code != PROMPT_GOOD) add_sum(&sums->refused, row->n_prompt, row->n_output);
+    else if (n_prompt > 0 || n_output > 0) add_sum(&sums->cut, n_prompt, n_output);
+}
+
 /* ---- from parts to a request ---- */
 
 static int32_t count_masks(const int32_t *ids, int32_t n_ids, int32_t mask_id)
@@ -239,6 +360,21 @@ static bool check_length(const struct model_config *config, const struct request
                           request->n_prompt, request->decode.gen_length, config->n_positions);
 }
 
+/* What does not fit is refused, or what --over-length says. */
+static bool fit_length(struct prompts *prompts, struct prompt *prompt, struct rejection *rejection)
+{
+    const struct model_config *config = prompts->options.config;
+    const char *policy = prompts->options.flags->over_length;
+    assert(rejection->code == PROMPT_GOOD);
+    if (check_length(config, &prompt->request, rejection)) return true;
+    if (!prompts->options.is_trace || strcmp(policy, "reject") == 0) return false;
+    prompts->is_skipped = strcmp(policy, "skip") == 0;
+    if (prompts->is_skipped) return false;
+    *rejection = (struct rejection){0};
+    clip(prompts, prompt);
+    return true;
+}
+
 static bool check_plan(struct prompts *prompts, struct prompt *prompt, struct rejection *rejection)
 {
     assert(prompt->request.n_prompt > 0);
@@ -246,7 +382,7 @@ static bool check_plan(struct prompts *prompts, struct prompt *prompt, struct re
     const struct request *request = &prompt->request;
     const struct phases_model model = {.n_positions = config->n_positions, .shift = config->shift};
     struct phases phases;
-    if (!check_length(config, request, rejection)) return false;
+    if (!fit_length(prompts, prompt, rejection)) return false;
     rejection->code = PROMPT_INVALID_SETTING;
     if (!phases_init(&phases, request->n_prompt, prompt->n_masks > 0, &request->decode, &model,
                      &rejection->error))
@@ -283,7 +419,7 @@ static bool make_request(struct prompts *prompts, const struct prompt_parts *par
     int32_t *ids, n_ids;
     if (!prompts_encode_ids(&prompts->encoder, parts, &prompts->scratch, &ids, &n_ids, rejection))
         return false;
-    prompt->n_masks = count_masks(ids, n_ids, config->mask_id);
+    prompt->n_masks = ids != NULL ? count_masks(ids, n_ids, config->mask_id) : 0;
     *request = (struct request){
         .index = prompt->index,
         .line = prompt->line,
@@ -293,13 +429,17 @@ static bool make_request(struct prompts *prompts, const struct prompt_parts *par
         .prompt_ids = ids,
         .want_logprobs = flags->logprobs,
         .admitted_ns = clock_now_ns(),
+        .arrival_ns = prompts->row.stamp_ns,
     };
+    prompts->row.n_prompt = n_ids; /* of a line with a prompt only known now */
     if (options_is_set(&parts->settings, OPTION_logprobs))
         request->want_logprobs = parts->settings.logprobs;
     rejection->code = PROMPT_INVALID_SETTING;
     if (!settings_resolve(&request->decode, config, flags, &parts->settings, prompt->n_masks > 0,
                           &rejection->error))
         return false;
+    bool has_output = prompts->row.n_output > 0 && prompt->n_masks == 0;
+    if (has_output && !resolve_output(prompts, parts, prompt, rejection)) return false;
     rejection->code = PROMPT_GOOD;
     if (!check_plan(prompts, prompt, rejection)) return false;
     prompt->n_generate = prompt->n_masks > 0 ? prompt->n_masks : request->decode.gen_length;
@@ -325,6 +465,17 @@ static bool parse_json(struct bytes line, json_t **value, struct rejection *reje
                           "the line is JSON, but must be an object");
 }
 
+/* The columns that make a line a row. False with is_skipped: it never got an answer. */
+static bool read_row(struct prompts *prompts, const json_t *line, struct rejection *rejection)
+{
+    assert(prompts->options.is_trace);
+    rejection->code = PROMPT_INVALID_REQUEST;
+    if (!trace_read(&prompts->trace, line, &prompts->row, &rejection->error)) return false;
+    rejection->code = PROMPT_GOOD;
+    prompts->is_skipped = prompts->row.n_output == 0;
+    return !prompts->is_skipped || prompts_reject(rejection, PROMPT_MISSING, "no answer came");
+}
+
 /* Everything after the line itself was read. False with an empty rejection: err says why. */
 static bool read_line(struct prompts *prompts, const json_t *line, struct prompt *prompt,
                       struct rejection *rejection, struct error *err)
@@ -336,8 +487,11 @@ static bool read_line(struct prompts *prompts, const json_t *line, struct prompt
     if (is_openai) prompts->saw_openai = true;
     if (!read_id(prompts, line, prompt, rejection)) return false;
     if (!check_id(prompts, prompt, rejection, err)) return false;
+    if (prompts->options.is_trace && !read_row(prompts, line, rejection)) return false;
+    if (prompts->row.n_prompt > 0 && !make_prompt(prompts, prompt, &parts, rejection)) return false;
     const struct plain_options plain = {.prompt_key = prompts->options.flags->prompt_key,
-                                        .prefers_ids = prompts->options.tokenizer == NULL};
+                                        .prefers_ids = prompts->options.tokenizer == NULL,
+                                        .has_prompt = prompts->row.n_prompt > 0};
     bool is_ok = is_openai ? prompts_openai_read(line, scratch, &parts, rejection)
                            : prompts_plain_read(line, &plain, scratch, &parts, rejection);
     if (parts.has_ignored && prompts->ignored_line == 0) prompts->ignored_line = prompt->line;
@@ -395,9 +549,20 @@ bool prompts_wait(struct prompts *prompts, int hurry_fd)
     return true;
 }
 
-enum prompts_status prompts_next(struct prompts *prompts, struct prompt *prompt, struct error *err)
+static bool parse_line(const struct prompts *prompts, struct bytes line, json_t **value,
+                       struct rejection *rejection)
 {
-    assert(prompt != NULL);
+    assert(*value == NULL);
+    if (prompts->trace.n_columns == 0) return parse_json(line, value, rejection);
+    *value = trace_parse(&prompts->trace, line, &rejection->error);
+    if (*value == NULL) rejection->code = PROMPT_INVALID_REQUEST;
+    return *value != NULL;
+}
+
+/* The next line, be it skipped or not. */
+static enum prompts_status read_next(struct prompts *prompts, struct prompt *prompt,
+                                     struct error *err)
+{
     const struct options *flags = prompts->options.flags;
     bool is_limited = options_is_set(flags, OPTION_limit);
     if (is_limited && prompts->n_read >= flags->limit) return PROMPTS_END;
@@ -410,10 +575,13 @@ enum prompts_status prompts_next(struct prompts *prompts, struct prompt *prompt,
     struct rejection rejection = {0};
     json_t *value = NULL;
     prompts->n_read++;
-    *prompt = (struct prompt){
-        .index = prompts->n_lines - 1, .line = prompts->n_lines, .is_openai = prompts->saw_openai};
+    prompts->row = (struct trace_row){.n_prompt = -1, .n_output = -1};
+    prompts->is_skipped = false;
+    *prompt = (struct prompt){.index = prompts->n_lines - (prompts->trace.n_columns > 0 ? 2 : 1),
+                              .line = prompts->n_lines,
+                              .is_openai = prompts->saw_openai};
     bool is_ok = status == LINE_READ
-                     ? parse_json(line, &value, &rejection)
+                     ? parse_line(prompts, line, &value, &rejection)
                      : prompts_reject(&rejection, PROMPT_LINE_TOO_LONG,
                                       "the line has more than %zu bytes", PROMPTS_LINE_BYTES_MAX);
     if (is_ok) is_ok = read_line(prompts, value, prompt, &rejection, err);
@@ -425,5 +593,16 @@ enum prompts_status prompts_next(struct prompts *prompts, struct prompt *prompt,
     assert(is_ok == (prompt->code == PROMPT_GOOD));
     /* A line that used up its scratch memory has none left for its message. */
     if (prompt->message == NULL) prompt->message = "the line needs too much memory";
+    if (prompts->options.is_trace) count_row(prompts, prompt);
     return PROMPTS_READ;
+}
+
+enum prompts_status prompts_next(struct prompts *prompts, struct prompt *prompt, struct error *err)
+{
+    enum prompts_status status;
+    assert(prompt != NULL);
+    do
+        status = read_next(prompts, prompt, err);
+    while (status == PROMPTS_READ && prompts->is_skipped);
+    return status;
 }

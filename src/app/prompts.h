@@ -56,6 +56,7 @@ struct prompt {
     int32_t n_masks;    /* masks in the prompt: more than 0 is infill */
     int32_t n_generate; /* tokens to generate: gen_length or n_masks */
     int64_t n_cells;    /* canvas cells, twins counted: what it takes of a window */
+    int32_t n_output; /* of a trace: tokens that it gave, gen_length at most; 0: it does not say */
     int32_t n_stops;
     struct bytes stops[PROMPTS_STOPS_MAX]; /* the text ends before the first of them */
 };
@@ -67,6 +68,10 @@ struct prompts_options {
     const struct options *flags;       /* limit, prompt_key, system, no_chat and decode settings */
     const struct model_config *config; /* all borrowed until close */
     const struct tokenizer *tokenizer; /* NULL: only prompt_token_ids can be read */
+    /* The input is a trace (app/trace.h), whose arrivals become request.arrival_ns, as stamped.
+     * Prompts of which only the length is known have made-up ids, or none (NULL) if only shapes
+     * matter. */
+    bool is_trace, only_shapes;
 };
 
 /* Opens the input and learns the tokenizer's special tokens. Heap; close it. False: ERROR_NO_INPUT,
@@ -95,6 +100,16 @@ bool prompts_wait(struct prompts *prompts, int hurry_fd);
 /* The 1-based line that first held an OpenAI field which is ignored (model, user, metadata, store);
  * 0: none so far. */
 int64_t prompts_ignored_line(const struct prompts *prompts);
+
+/* Tokens and requests of a trace: what was read is what became requests, and the other three. */
+struct prompts_sum {
+    int64_t n_requests, n_prompt, n_output;
+};
+struct prompts_trace {
+    struct prompts_sum read, skipped, refused; /* refused: error lines */
+    struct prompts_sum cut;                    /* tokens of requests that were shortened */
+};
+const struct prompts_trace *prompts_trace(const struct prompts *prompts);
 
 /* The first key of a plain line that is ignored like any column, but looks like a setting. */
 struct overlooked {

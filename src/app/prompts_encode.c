@@ -274,7 +274,7 @@ bool prompts_encode_ids(const struct encoder *encoder, const struct prompt_parts
         return false;
     if (list.n == 0) return prompts_reject(rejection, PROMPT_MISSING, "the prompt is empty");
     if (list.n > INT32_MAX) return prompts_reject_memory(rejection);
-    for (size_t i = 0; i < list.n; i++)
+    for (size_t i = 0; i < list.n && list.ids != NULL; i++)
         if (list.ids[i] >= encoder->n_vocab)
             return prompts_reject(rejection, PROMPT_INVALID_REQUEST,
                                   "prompt token %zu is %d, must be below the model's %d", i,

@@ -47,7 +47,7 @@ struct prompt_parts {
     struct bytes text;
     struct chat_message *messages; /* [n_messages], in the scratch arena */
     int32_t n_messages;
-    int32_t *ids; /* [n_ids], in the scratch arena */
+    int32_t *ids; /* [n_ids], in the scratch arena; NULL: only their number matters */
     int32_t n_ids;
     struct options settings; /* only what is_set says */
     int32_t n_stops;
@@ -64,6 +64,7 @@ struct prompt_parts {
 struct plain_options {
     const char *prompt_key;
     bool prefers_ids;
+    bool has_prompt; /* there is one already: do not look for it */
 };
 bool prompts_plain_read(const json_t *line, const struct plain_options *options,
                         struct arena *scratch, struct prompt_parts *parts,

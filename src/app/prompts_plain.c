@@ -260,7 +260,8 @@ bool prompts_plain_read(const json_t *line, const struct plain_options *options,
                         struct rejection *rejection)
 {
     assert(json_is_object(line));
-    if (!read_prompt(line, options, scratch, parts, rejection)) return false;
+    if (!options->has_prompt && !read_prompt(line, options, scratch, parts, rejection))
+        return false;
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)line, key, value)

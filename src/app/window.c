@@ -51,10 +51,11 @@ static void keep(struct window *window, const struct prompt *prompt)
     if (prompt->code != PROMPT_GOOD) return;
 
     struct request *request = &kept->request;
-    size_t n_ids = (size_t)request->n_prompt;
-    int32_t *ids = arena_push(arena, n_ids, sizeof *ids);
-    memcpy(ids, request->prompt_ids, n_ids * sizeof *ids);
-    request->prompt_ids = ids;
+    if (request->prompt_ids != NULL) {
+        size_t n_ids = (size_t)request->n_prompt;
+        int32_t *ids = arena_push(arena, n_ids, sizeof *ids);
+        request->prompt_ids = memcpy(ids, request->prompt_ids, n_ids * sizeof *ids);
+    }
     request->id = kept->id.data;
     request->line_state = kept;
     window->requests[window->n_requests++] = *request;
