@@ -24,8 +24,7 @@ enum subcommand {
 #define IN_ALL     ((1u << SUBCOMMAND_COUNT) - 1)
 #define IN_LINE    (1u << 31)
 /* What a line may set, so may every subcommand that reads lines. */
-#define PLACES(bits)                                                                               \
-    (((bits)&IN_LINE) != 0 ? ((bits) & ~IN_LINE) | IN_PLAN | IN_REPLAY : (bits))
+#define PLACES(bits) (((bits)&IN_LINE) != 0 ? ((bits) & ~IN_LINE) | IN_PLAN | IN_REPLAY : (bits))
 
 #define ANY                .choices = NULL
 #define RANGE(least, most) .choices = NULL

@@ -26,7 +26,7 @@
 
 struct replay {
     const struct options *options;
-    const char *label; /* of the input */
+    const char *path, *label; /* of the input; "-", "standard input" */
     struct planning planning;
     struct prompts *prompts;
     struct window window; /* all rows, good and bad */
@@ -56,7 +56,7 @@ static int compare_arrivals(const void *a, const void *b)
 static bool read_trace(struct replay *replay, struct error *err)
 {
     struct planning *planning = &replay->planning;
-    const struct prompts_options options = {.path = replay->label,
+    const struct prompts_options options = {.path = replay->path,
                                             .flags = replay->options,
                                             .config = &planning->config,
                                             .tokenizer = planning->tokenizer,
@@ -71,6 +71,8 @@ static bool read_trace(struct replay *replay, struct error *err)
     *err = window->failure;
     if (err->code != ERROR_NONE) return false;
     replay->sums = *prompts_trace(replay->prompts);
+    if (replay->sums.read.n_requests == 0)
+        return error_set(err, ERROR_FORMAT, "%s has no rows", replay->label);
     if (!window->is_last)
         return error_set(err, ERROR_UNAVAILABLE, "%s has more than %d rows, --limit reads fewer",
                          replay->label, window->n_prompts);
@@ -205,7 +207,7 @@ static bool put_failures(struct replay *replay, struct error *err)
     for (int32_t i = 0; i < replay->window.n_prompts; i++) {
         const struct prompt *prompt = &replay->window.prompts[i];
         if (prompt->code == PROMPT_GOOD) continue;
-        if (replay->n_bad++ == 0)
+        if (replay->n_bad++ == 0 && !replay->options->quiet)
             fprintf(stderr, "dllm-batch: the first bad line is %s:%" PRId64 ": %s\n", replay->label,
                     prompt->line, prompt->message);
         if (!put_line(replay, prompt, NULL, err)) return false;
@@ -378,10 +380,10 @@ static void print_tables(const struct replay *replay, double values[][FIGURES])
     const struct planning *planning = &replay->planning;
     const double *columns[PLANNING_POLICIES];
     assert(planning->n_results <= PLANNING_POLICIES);
-    fprintf(stderr, "dllm-batch: %s replayed on the virtual clock of %s (%s), %s\n", replay->label,
-            planning->profile.name,
+    fprintf(stderr, "dllm-batch: %s replayed on the virtual clock of %s (%s), %s; records: %s\n",
+            replay->label, planning->profile.name,
             planning->profile.is_measured ? "measured" : "from datasheets, not measured",
-            replay->options->online ? "online" : "with the trace known ahead");
+            replay->options->online ? "online" : "with the trace known ahead", replay->place.path);
     print_shares(replay, stderr);
     fputc('\n', stderr);
     if (planning->n_results == 0) return;
@@ -471,7 +473,8 @@ bool cmd_replay(const struct options *options, int *status, struct error *err)
     assert(options->model != NULL);
     if (replay == NULL) return error_set(err, ERROR_UNAVAILABLE, "not enough memory to replay");
     replay->options = options;
-    replay->label = options->operand != NULL ? options->operand : "-";
+    replay->path = options->operand != NULL ? options->operand : "-";
+    replay->label = strcmp(replay->path, "-") == 0 ? "standard input" : replay->path;
     bool is_ok = replay_all(replay, err);
     *status = replay->n_bad > 0 ? 1 : 0;
     prompts_close(replay->prompts);
