@@ -135,3 +135,117 @@ Test(planner, shortest_first_when_the_mean_counts_longest_first_for_the_makespan
         arena_destroy(&arena);
     }
 }
+
+/* Takes iterations until all have ended, each block of all its steps; at most `n_max` iterations.
+ * Calls `look` after each decision. */
+static int32_t run_all(struct planner *planner, const struct phases *phases, int32_t n_max,
+                       void (*look)(const struct planner *planner, const struct plan_iteration *it))
+{
+    struct plan_iteration iteration;
+    for (int32_t t = 0; t < n_max; t++) {
+        if (next(planner, &iteration) == PLANNER_DONE) return t;
+        if (look) look(planner, &iteration);
+        for (int32_t i = 0; i < iteration.n_items; i++) {
+            const struct plan_item *item = &iteration.items[i];
+            enum step_outcome outcome = STEP_GOES_ON;
+            if (item->step == 7)
+                outcome = item->block + 1 == phases->n_blocks ? STEP_END : STEP_BLOCK;
+            planner_report(planner, item->request, outcome, item->block + 1);
+        }
+    }
+    return n_max;
+}
+
+static int64_t most_held;
+
+static void note_held(const struct planner *planner, const struct plan_iteration *iteration)
+{
+    int64_t held = planner_slots_held(planner);
+    cr_assert_gt(iteration->n_items, 0);
+    if (held > most_held) most_held = held;
+}
+
+Test(planner, parked_requests_hold_nothing_and_others_use_their_slots)
+{
+    struct phases phases = make_phases(24, 32, CACHE_SPARSE);
+    int64_t needs = phases_most_slots(&phases);
+    int32_t n_iterations[2];
+    for (int stays = 0; stays < 2; stays++) {
+        struct planner *planner = make((struct planner_options){.policy = POLICY_PLANNED,
+                                                                .objective = OBJECTIVE_MAKESPAN,
+                                                                .n_rows_max = 1000,
+                                                                .n_slots = 2 * needs,
+                                                                .no_parking = stays == 1});
+        most_held = 0;
+        for (int32_t i = 0; i < 5; i++)
+            planner_add(planner, &(struct planner_request){.phases = &phases});
+        n_iterations[stays] = run_all(planner, &phases, 1000, note_held);
+        cr_assert_leq(most_held, 2 * needs);
+        cr_assert_eq(planner_surprises(planner), 0);
+        cr_assert_eq(planner_slots_held(planner), 0, "all is given back");
+        arena_destroy(&arena);
+    }
+    cr_assert_lt(n_iterations[0], n_iterations[1], "%d and %d", n_iterations[0], n_iterations[1]);
+}
+
+Test(planner, slots_are_promised_to_the_next_before_they_are_free)
+{
+    struct phases phases = make_phases(24, 32, CACHE_SPARSE);
+    int32_t n_iterations[2];
+    for (int waits = 0; waits < 2; waits++) {
+        struct planner *planner =
+            make((struct planner_options){.policy = POLICY_PLANNED,
+                                          .n_rows_max = 1000,
+                                          .n_slots = phases_most_slots(&phases),
+                                          .no_promises = waits == 1});
+        for (int32_t i = 0; i < 4; i++)
+            planner_add(planner, &(struct planner_request){.phases = &phases});
+        n_iterations[waits] = run_all(planner, &phases, 1000, NULL);
+        arena_destroy(&arena);
+    }
+    cr_assert_lt(n_iterations[0], n_iterations[1], "%d and %d", n_iterations[0], n_iterations[1]);
+}
+
+Test(planner, a_kept_prompt_holds_its_slots_between_blocks_and_goes_first)
+{
+    const struct phases_model model = {.n_positions = 4096};
+    const struct decode_settings decode = {
+        .gen_length = 32, .block_length = 8, .cache = CACHE_DUAL, .prompt_refresh_every = 4};
+    struct phases phases;
+    struct plan_iteration iteration;
+    cr_assert(phases_init(&phases, 20, false, &decode, &model, NULL));
+    struct planner *planner = make((struct planner_options){
+        .policy = POLICY_PLANNED, .n_rows_max = 1000, .n_slots = phases_most_slots(&phases)});
+    planner_add(planner, &(struct planner_request){.phases = &phases});
+    planner_add(planner, &(struct planner_request){.phases = &phases});
+    for (int32_t t = 0; t < 32; t++) {
+        cr_assert_eq(next(planner, &iteration), PLANNER_ITERATION);
+        cr_assert_eq(iteration.n_items, 1, "there is room for one");
+        int32_t first = iteration.items[0].request;
+        cr_assert_eq(first, 0, "it keeps its turn to the end of its prompt");
+        bool is_last = iteration.items[0].step == 7;
+        enum step_outcome outcome = is_last ? t == 31 ? STEP_END : STEP_BLOCK : STEP_GOES_ON;
+        planner_report(planner, first, outcome, iteration.items[0].block + 1);
+    }
+    cr_assert_eq(next(planner, &iteration), PLANNER_ITERATION);
+    cr_assert_eq(iteration.items[0].request, 1);
+    arena_destroy(&arena);
+}
+
+Test(planner, without_backfill_the_first_that_does_not_fit_ends_the_choice)
+{
+    struct phases small = make_phases(12, 8, CACHE_NONE), large = make_phases(82, 8, CACHE_NONE);
+    for (int ends = 0; ends < 2; ends++) {
+        struct planner *planner = make((struct planner_options){.policy = POLICY_PLANNED,
+                                                                .objective = OBJECTIVE_TAIL,
+                                                                .n_rows_max = 100,
+                                                                .no_backfill = ends == 1});
+        struct plan_iteration iteration;
+        planner_add(planner, &(struct planner_request){.phases = &small});
+        planner_add(planner, &(struct planner_request){.phases = &large});
+        planner_add(planner, &(struct planner_request){.phases = &small});
+        cr_assert_eq(next(planner, &iteration), PLANNER_ITERATION);
+        cr_assert_eq(iteration.n_items, ends == 1 ? 1 : 2);
+        arena_destroy(&arena);
+    }
+}
