@@ -202,6 +202,17 @@ Test(output, ids_and_logprobs_only_stand_there_when_asked_for)
     cr_assert_null(strstr(line, "logprobs"));
 }
 
+Test(output, a_request_of_a_trace_has_its_arrival_others_do_not)
+{
+    struct prompt prompt = make_prompt();
+    struct answer answer = make_answer();
+    cr_expect_null(strstr(line_of(&style, &prompt, &answer), "arrival_ns"));
+    prompt.request.arrival_ns = prompt.request.admitted_ns = 1050;
+    const char *line = line_of(&style, &prompt, &answer);
+    cr_expect_not_null(strstr(line, "\"queue_ns\":150,\"e2e_ns\":450,\"arrival_ns\":50}"), "%s",
+                       line);
+}
+
 Test(output, integer_ids_stay_integers)
 {
     struct prompt prompt = make_prompt();
