@@ -81,6 +81,18 @@ static void absent_download(struct backend *backend, void *target, struct matrix
     unreachable(backend);
 }
 
+static void absent_fill_dummy(struct backend *backend, const struct dummy_args *args)
+{
+    (void)args;
+    unreachable(backend);
+}
+
+static size_t absent_free_bytes(const struct backend *backend)
+{
+    unreachable(backend);
+    return 0;
+}
+
 static size_t absent_scratch_bytes(const struct backend *backend, int32_t n_rows_max,
                                    int32_t n_picks_max)
 {
@@ -136,6 +148,8 @@ const struct backend_ops backend_cuda_ops = {
     .upload = absent_upload,
     .upload_weight = absent_upload_weight,
     .download = absent_download,
+    .fill_dummy = absent_fill_dummy,
+    .free_bytes = absent_free_bytes,
     .scratch_bytes = absent_scratch_bytes,
     .start_step = absent_start_step,
     .finish_step = absent_finish_step,

@@ -47,6 +47,12 @@ void backend_close(struct backend *backend)
     *backend = (struct backend){0};
 }
 
+size_t backend_free_bytes(const struct backend *backend)
+{
+    assert(backend->ops != NULL);
+    return backend->ops->free_bytes(backend);
+}
+
 bool backend_allocate(struct backend *backend, const size_t region_bytes[REGION_COUNT],
                       struct error *err)
 {
@@ -95,6 +101,14 @@ void backend_download(struct backend *backend, void *target, struct matrix sourc
     backend->ops->download(backend, target, source);
 }
 
+void backend_fill_dummy(struct backend *backend, const struct dummy_args *args)
+{
+    assert(args->target.dtype == DTYPE_BF16);
+    assert(args->target.data != NULL);
+    assert(isfinite(args->scale));
+    backend->ops->fill_dummy(backend, args);
+}
+
 size_t backend_scratch_bytes(const struct backend *backend, int32_t n_rows_max, int32_t n_picks_max)
 {
     assert(n_rows_max > 0);
@@ -104,7 +118,7 @@ size_t backend_scratch_bytes(const struct backend *backend, int32_t n_rows_max, 
 
 /* ---- steps ---- */
 
-static void check_rows(const struct batch *batch, const struct sequence *sequence)
+static void check_visible(const struct batch *batch, const struct sequence *sequence)
 {
     int32_t begin = sequence->row_begin, end = begin + sequence->n_rows;
     for (int32_t r = begin; r < end; r++) {
@@ -143,7 +157,7 @@ static void check_batch(const struct batch *batch)
         n_picks += sequence->n_picks;
         assert(n_rows <= batch->n_rows);
         assert(n_picks <= batch->n_picks);
-        check_rows(batch, sequence);
+        check_visible(batch, sequence);
         check_picked(batch, sequence);
     }
     assert(n_rows == batch->n_rows);
@@ -180,18 +194,25 @@ static bool is_live(const struct backend *backend)
     return backend->failure.code == ERROR_NONE;
 }
 
-static void check_f32(struct matrix matrix)
+static void check_matrix(struct matrix matrix, enum dtype dtype)
 {
-    assert(matrix.dtype == DTYPE_F32);
+    assert(matrix.dtype == dtype);
     assert(matrix.n_rows >= 0);
     assert(matrix.n_cols > 0);
     assert(matrix.data != NULL || matrix.n_rows == 0);
 }
 
-/* Heads [0, n_heads) from column `col` of a matrix. */
-static void check_heads(struct matrix x, int32_t col, int32_t n_heads, int32_t head_dim)
+/* Activations. */
+static void check_rows(const struct backend *backend, struct matrix matrix)
 {
-    check_f32(x);
+    check_matrix(matrix, backend->activation);
+}
+
+/* Heads [0, n_heads) from column `col` of a matrix. */
+static void check_heads(const struct backend *backend, struct matrix x, int32_t col,
+                        int32_t n_heads, int32_t head_dim)
+{
+    check_rows(backend, x);
     assert(head_dim > 0);
     assert(head_dim <= HOST_HEAD_DIM_MAX);
     assert(n_heads > 0);
@@ -202,8 +223,8 @@ static void check_heads(struct matrix x, int32_t col, int32_t n_heads, int32_t h
 static void check_fresh(const struct backend *backend, const struct kv_rows *fresh)
 {
     assert(fresh->x.n_rows == backend->batch->n_rows);
-    check_heads(fresh->x, fresh->key_col, fresh->n_kv_heads, fresh->head_dim);
-    check_heads(fresh->x, fresh->value_col, fresh->n_kv_heads, fresh->head_dim);
+    check_heads(backend, fresh->x, fresh->key_col, fresh->n_kv_heads, fresh->head_dim);
+    check_heads(backend, fresh->x, fresh->value_col, fresh->n_kv_heads, fresh->head_dim);
 }
 
 /* Slots [begin, begin + n) lie in the cache. */
@@ -228,7 +249,7 @@ void backend_embed(struct backend *backend, const struct embed_args *args)
 {
     bool live = is_live(backend);
     const struct batch *batch = backend->batch;
-    check_f32(args->out);
+    check_rows(backend, args->out);
     assert(args->out.n_rows == batch->n_rows);
     assert(args->out.n_cols == args->table.n_cols);
     assert(args->table.dtype != DTYPE_I32);
@@ -242,21 +263,21 @@ void backend_embed(struct backend *backend, const struct embed_args *args)
 void backend_rms_norm(struct backend *backend, const struct rms_norm_args *args)
 {
     bool live = is_live(backend);
-    check_f32(args->out);
-    check_f32(args->x);
-    check_f32(args->weight);
+    check_rows(backend, args->out);
+    check_rows(backend, args->x);
+    check_matrix(args->weight, DTYPE_F32);
     assert(args->x.n_rows == args->out.n_rows);
     assert(args->x.n_cols == args->out.n_cols);
     assert(args->weight.n_rows == 1);
     assert(args->weight.n_cols == args->out.n_cols);
     assert(args->epsilon >= 0);
     if (args->add.data != NULL) {
-        check_f32(args->add);
+        check_rows(backend, args->add);
         assert(args->add.n_rows == args->out.n_rows);
         assert(args->add.n_cols == args->out.n_cols);
     }
     if (args->sum.data != NULL) {
-        check_f32(args->sum);
+        check_rows(backend, args->sum);
         assert(args->sum.n_rows == args->out.n_rows);
         assert(args->sum.n_cols == args->out.n_cols);
     }
@@ -266,8 +287,8 @@ void backend_rms_norm(struct backend *backend, const struct rms_norm_args *args)
 void backend_linear(struct backend *backend, const struct linear_args *args)
 {
     bool live = is_live(backend);
-    check_f32(args->out);
-    check_f32(args->x);
+    check_matrix(args->out, args->out.dtype == DTYPE_F32 ? DTYPE_F32 : backend->activation);
+    check_rows(backend, args->x);
     assert(args->out.n_rows == args->x.n_rows);
     assert(args->out.data != args->x.data || args->out.n_rows == 0);
     assert(args->x.n_cols == args->weight.n_in);
@@ -275,7 +296,7 @@ void backend_linear(struct backend *backend, const struct linear_args *args)
     assert(args->out_begin >= 0);
     assert(args->out.n_cols <= args->weight.n_out - args->out_begin);
     if (args->bias.data != NULL) {
-        check_f32(args->bias);
+        check_matrix(args->bias, DTYPE_F32);
         assert(args->bias.n_rows == 1);
         assert(args->bias.n_cols == args->weight.n_out);
     }
@@ -286,10 +307,10 @@ void backend_rope(struct backend *backend, const struct rope_args *args)
 {
     bool live = is_live(backend);
     const struct batch *batch = backend->batch;
-    check_heads(args->x, args->col_begin, args->n_heads, args->head_dim);
+    check_heads(backend, args->x, args->col_begin, args->n_heads, args->head_dim);
     assert(args->head_dim % 2 == 0);
     assert(args->x.n_rows == n_op_rows(backend, args->picked));
-    check_f32(args->table);
+    check_matrix(args->table, DTYPE_F32);
     assert(args->table.n_cols == args->head_dim);
     for (int32_t r = 0; r < batch->n_rows; r++)
         assert(batch->position[r] < args->table.n_rows);
@@ -317,8 +338,8 @@ void backend_attend(struct backend *backend, const struct attend_args *args)
     bool live = is_live(backend);
     const struct batch *batch = backend->batch;
     check_fresh(backend, &args->fresh);
-    check_heads(args->query, args->query_col, args->n_heads, args->fresh.head_dim);
-    check_f32(args->out);
+    check_heads(backend, args->query, args->query_col, args->n_heads, args->fresh.head_dim);
+    check_rows(backend, args->out);
     assert(args->out.n_rows == n_op_rows(backend, args->picked));
     assert(args->query.n_rows == args->out.n_rows);
     assert(args->out.n_cols == args->n_heads * args->fresh.head_dim);
@@ -332,8 +353,8 @@ void backend_attend(struct backend *backend, const struct attend_args *args)
 void backend_gated_act(struct backend *backend, const struct gated_act_args *args)
 {
     bool live = is_live(backend);
-    check_f32(args->out);
-    check_f32(args->x);
+    check_rows(backend, args->out);
+    check_rows(backend, args->x);
     assert(args->x.n_rows == args->out.n_rows);
     assert(args->x.n_cols == 2 * args->out.n_cols);
     assert(args->x.data != args->out.data || args->out.n_rows == 0);
@@ -343,8 +364,8 @@ void backend_gated_act(struct backend *backend, const struct gated_act_args *arg
 void backend_gather_rows(struct backend *backend, const struct gather_rows_args *args)
 {
     bool live = is_live(backend);
-    check_f32(args->out);
-    check_f32(args->x);
+    check_rows(backend, args->out);
+    check_rows(backend, args->x);
     assert(args->x.n_rows == backend->batch->n_rows);
     assert(args->out.n_rows == backend->batch->n_picks);
     assert(args->out.n_cols == args->x.n_cols);
@@ -376,7 +397,7 @@ void backend_select_kv(struct backend *backend, const struct select_kv_args *arg
 {
     bool live = is_live(backend);
     check_fresh(backend, &args->fresh);
-    check_heads(args->query, args->query_col, args->n_heads, args->fresh.head_dim);
+    check_heads(backend, args->query, args->query_col, args->n_heads, args->fresh.head_dim);
     assert(args->query.n_rows == backend->batch->n_rows);
     assert(args->n_heads % args->fresh.n_kv_heads == 0);
     assert(args->n >= 0);
@@ -404,7 +425,7 @@ static void check_score_row(const struct score_args *args, const struct score_ro
 void backend_score(struct backend *backend, const struct score_args *args)
 {
     bool live = is_live(backend);
-    check_f32(args->hidden);
+    check_rows(backend, args->hidden);
     assert(args->n >= 0);
     assert(args->n <= args->hidden.n_rows);
     assert(args->hidden.n_cols == args->head.n_in);

@@ -66,34 +66,37 @@ struct batch {
  * head h's key j (post-RoPE) is at element (s * n_kv_heads + h * n + j) * head_dim of `keys`;
  * values likewise. So the kept rows of a head are contiguous: [kv_head][kept][head_dim]. */
 struct kv_cache {
-    void *keys, *values; /* [n_slots * n_kv_heads * head_dim], DTYPE_F32 on ref and cpu */
+    void *keys, *values; /* [n_slots * n_kv_heads * head_dim], rows */
     int64_t n_slots;
 };
 
-/* ---- arguments of the ops; d = hidden size, D = head size ---- */
+/* ---- arguments of the ops; d = hidden size, D = head size ----
+ *
+ * `rows` are activations: matrices of the type that backend.activation names, f32 on ref and cpu,
+ * bf16 on cuda. All sums are in f32 or better; an op rounds what it writes, once. */
 
-/* out[r] = table[canvas[canvas_index[r]]], converted to f32. */
+/* out[r] = table[canvas[canvas_index[r]]], converted to rows. */
 struct embed_args {
-    struct matrix out;    /* [n_rows, d] f32 */
+    struct matrix out;    /* [n_rows, d] rows */
     struct matrix table;  /* [n_vocab, d] as stored */
     struct matrix canvas; /* [n_cells, 1] i32 */
 };
 
 /* sum[r] = x[r] + add[r]; out[r] = sum[r] * weight / sqrt(mean(sum[r]^2) + epsilon). */
 struct rms_norm_args {
-    struct matrix out;    /* [n, d] f32 */
-    struct matrix sum;    /* [n, d] f32; may be x itself; data NULL: not stored */
-    struct matrix x;      /* [n, d] f32 */
-    struct matrix add;    /* [n, d] f32; data NULL: nothing is added */
+    struct matrix out;    /* [n, d] rows */
+    struct matrix sum;    /* [n, d] rows; may be x itself; data NULL: not stored */
+    struct matrix x;      /* [n, d] rows */
+    struct matrix add;    /* [n, d] rows; data NULL: nothing is added */
     struct matrix weight; /* [1, d] f32 */
     float epsilon;
 };
 
-/* out[r][j] = sum over k of x[r][k] * w[out_begin + j][k] (+ bias[out_begin + j]): f32, summed over
- * k in one fixed order, whatever the number of rows, the row's place and the thread count. */
+/* out[r][j] = sum over k of x[r][k] * w[out_begin + j][k] (+ bias[out_begin + j]), summed over k
+ * in one fixed order, whatever the number of rows, the row's place and the thread count. */
 struct linear_args {
-    struct matrix out; /* [n, n_cols] f32, n_cols <= weight.n_out - out_begin */
-    struct matrix x;   /* [n, weight.n_in] f32 */
+    struct matrix out; /* [n, n_cols] rows or f32 (logits), n_cols <= weight.n_out - out_begin */
+    struct matrix x;   /* [n, weight.n_in] rows */
     struct weight weight;
     struct matrix bias; /* [1, weight.n_out] f32; data NULL: none */
     int32_t out_begin;
@@ -102,7 +105,7 @@ struct linear_args {
 /* Rotates heads [0, n_heads) of each row in place, half-rotate (NeoX): with h = D / 2 and
  * (c, s) = table[position]: x[i] <- x[i] c[i] - x[i+h] s[i]; x[i+h] <- x[i+h] c[i] + x[i] s[i]. */
 struct rope_args {
-    struct matrix x;     /* [n, n_cols] f32; heads start at column col_begin, D apart */
+    struct matrix x;     /* [n, n_cols] rows; heads start at column col_begin, D apart */
     struct matrix table; /* [n_positions, D] f32: h cosines, then h sines */
     int32_t col_begin, n_heads, head_dim;
     bool picked; /* false: row r is batch row r; true: row i is batch row picked_row[i] */
@@ -110,7 +113,7 @@ struct rope_args {
 
 /* Keys and values of the batch's fresh rows, as columns of one matrix. */
 struct kv_rows {
-    struct matrix x;            /* [n_rows, n_cols] f32 */
+    struct matrix x;            /* [n_rows, n_cols] rows */
     int32_t key_col, value_col; /* n_kv_heads * head_dim columns each */
     int32_t n_kv_heads, head_dim;
 };
@@ -132,8 +135,8 @@ struct store_kv_args {
  * KV head i / (n_heads / n_kv_heads). Order of keys: the cached extent first, then the fresh rows.
  */
 struct attend_args {
-    struct matrix out;   /* [n_q, n_heads * D] f32 */
-    struct matrix query; /* [n_q, n_cols] f32, heads start at query_col */
+    struct matrix out;   /* [n_q, n_heads * D] rows */
+    struct matrix query; /* [n_q, n_cols] rows, heads start at query_col */
     int32_t query_col, n_heads;
     struct kv_rows fresh;
     struct kv_cache cache; /* keys NULL: no sequence of the batch has a cache */
@@ -141,16 +144,16 @@ struct attend_args {
     bool picked; /* queries are all batch rows, or the picked ones, in order */
 };
 
-/* out[r][j] = silu(x[r][j]) * x[r][n + j], n = out.n_cols; silu(g) = g / (1 + exp(-g)). */
+/* out[r][j] = silu(x[r][j]) * x[r][n_cols + j]; silu(g) = g / (1 + exp(-g)). */
 struct gated_act_args {
-    struct matrix out; /* [rows, n] f32 */
-    struct matrix x;   /* [rows, 2n] f32: gate, then up */
+    struct matrix out; /* [n, n_cols] rows */
+    struct matrix x;   /* [n, 2 n_cols] rows: gate, then up */
 };
 
 /* out[i] = x[picked_row[i]]: only rows that meet the vocabulary go on. */
 struct gather_rows_args {
-    struct matrix out; /* [n_picks, n] f32 */
-    struct matrix x;   /* [n_rows, n] f32 */
+    struct matrix out; /* [n_picks, n] rows */
+    struct matrix x;   /* [n_rows, n] rows */
 };
 
 /* Per sequence and KV head, chooses which rows outside the window stay visible (dLLM-Serve, arXiv
@@ -170,7 +173,7 @@ struct select_sequence {
 struct select_kv_args {
     struct kv_cache cache; /* read (the cached extent) and written (the target); no overlap */
     struct kv_rows fresh;
-    struct matrix query; /* [n_rows, n_cols] f32, post-RoPE, heads start at query_col */
+    struct matrix query; /* [n_rows, n_cols] rows, post-RoPE, heads start at query_col */
     int32_t query_col, n_heads;
     const struct select_sequence *sequences; /* [n], host */
     int32_t n;
@@ -216,12 +219,14 @@ struct score_row {
 struct pick {
     int32_t id; /* -1: no logit is finite, or one is NaN or +inf; the rest then means nothing */
     float log_prob;
-    double confidence; /* larger is surer */
+    double confidence;    /* larger is surer */
+    int32_t is_committed; /* by commit: whether its id was written; score leaves 0 */
+    int32_t zero;         /* no gap, so that picks can be compared as bytes */
 };
 
 struct score_args {
     struct pick *picks;   /* [n], backend memory */
-    struct matrix hidden; /* [>= n, d] f32: row i scores row i, rows beyond n are uncond rows */
+    struct matrix hidden; /* [>= n, d] rows: row i scores row i, rows beyond n are uncond rows */
     struct weight head;   /* [n_vocab rows, d] */
     const struct score_row *rows; /* [n], host */
     int32_t n;
@@ -242,8 +247,8 @@ enum commit_rule {
 /* One request's picks [pick_begin, pick_begin + n_picks) of score. Order: confidence descending,
  * then position ascending. order_temperature > 0 (COMMIT_TOP): draws without replacement from
  * softmax(confidence / order_temperature), as confidence / order_temperature + gumbel noise. A
- * chosen pick's id is written to its canvas cell (and to the twin's cell under CFG). A request with
- * a pick that has no id commits nothing. */
+ * chosen pick's id is written to its canvas cell (and to the twin's cell under CFG), and the pick
+ * is marked. A request with a pick that has no id commits nothing. */
 struct commit_request {
     int32_t pick_begin, n_picks;
     enum commit_rule rule;
@@ -254,11 +259,20 @@ struct commit_request {
 };
 struct commit_args {
     struct matrix canvas;                  /* [n_cells, 1] i32 */
-    const struct pick *picks;              /* [n_picks of score], backend memory */
+    struct pick *picks;                    /* [n_picks of score], backend memory */
     const int32_t *cell, *twin_cell;       /* [n_picks], host; twin -1: none */
     const uint32_t *position;              /* [n_picks], host: the pick's position, for noise */
     const struct commit_request *requests; /* [n], host */
     int32_t n;
+};
+
+/* Weights from nothing: numbers first, first + 1, .. of the SplitMix64 sequence of `seed`, each as
+ * ((top 53 bits) * 2^-53 - 0.5) * scale in f32, rounded to the target's bf16. */
+struct dummy_args {
+    struct weight target;
+    bool is_matrix; /* target is laid out as a matrix (the embedding), not as a weight */
+    uint64_t seed, first;
+    float scale;
 };
 
 /* ---- the table ---- */
@@ -268,6 +282,7 @@ struct backend;
 struct backend_limits {
     int32_t n_threads;   /* cpu; 0: one per available processor */
     const char *cpu_isa; /* "generic", "avx2", "avx512"; NULL: the best this processor has */
+    int32_t device;      /* cuda: which of the visible GPUs; -1: the scheduler's, else the first */
 };
 
 struct backend_ops {
@@ -275,6 +290,7 @@ struct backend_ops {
     /* Life and memory: these can fail at the call. */
     bool (*open)(struct backend *backend, const struct backend_limits *limits, struct error *err);
     void (*close)(struct backend *backend);
+    size_t (*free_bytes)(const struct backend *backend);
     bool (*allocate)(struct backend *backend, const size_t region_bytes[REGION_COUNT],
                      struct error *err);
     void *(*reserve)(struct backend *backend, enum region region, size_t size_bytes);
@@ -284,6 +300,7 @@ struct backend_ops {
     void (*upload_weight)(struct backend *backend, struct weight target, int32_t out_begin,
                           int32_t n_out, const void *source);
     void (*download)(struct backend *backend, void *target, struct matrix source);
+    void (*fill_dummy)(struct backend *backend, const struct dummy_args *args);
     size_t (*scratch_bytes)(const struct backend *backend, int32_t n_rows_max, int32_t n_picks_max);
     /* Steps with equal shape_key issue equal ops, so a backend may record and replay. */
     void (*start_step)(struct backend *backend, const struct batch *batch, uint64_t shape_key);
@@ -308,6 +325,8 @@ struct backend {
     void *state;
     const struct batch *batch;          /* between start_step and finish_step, else NULL */
     struct arena regions[REGION_COUNT]; /* host backends; cuda keeps device regions in state */
+    enum dtype activation;              /* of rows and of the KV cache; set by open */
+    int32_t n_rows_usual;               /* rows of an iteration that keep it busy; set by open */
     struct error failure;               /* first failure of an op, latched until finish_step */
     uint64_t step_begin_ns;             /* host backends: when the step started */
 };
@@ -321,6 +340,9 @@ extern const struct backend_ops backend_cuda_ops; /* cuda_absent.c: open says wh
 bool backend_open(struct backend *backend, const char *name, const struct backend_limits *limits,
                   struct error *err);
 void backend_close(struct backend *backend); /* a zeroed struct is fine */
+
+/* Memory that can still be taken: the machine's or the job's for host backends, the device's. */
+size_t backend_free_bytes(const struct backend *backend);
 
 /* Takes all memory, once, after open: the sizes come from plan/memory.h. False: ERROR_UNAVAILABLE.
  */
@@ -340,6 +362,7 @@ void backend_upload(struct backend *backend, struct matrix target, const void *s
 void backend_upload_weight(struct backend *backend, struct weight target, int32_t out_begin,
                            int32_t n_out, const void *source);
 void backend_download(struct backend *backend, void *target, struct matrix source);
+void backend_fill_dummy(struct backend *backend, const struct dummy_args *args);
 
 /* Scratch that ops of this backend need inside themselves for batches up to these sizes; the
  * backend takes it from REGION_SCRATCH at its first step. Host backends: per-thread tiles. */

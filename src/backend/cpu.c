@@ -62,6 +62,7 @@ static bool cpu_open(struct backend *backend, const struct backend_limits *limit
         return error_wrap(err, "threads of the cpu backend");
     }
     backend->state = cpu;
+    backend->n_rows_usual = HOST_ROWS_USUAL;
     return true;
 }
 
@@ -285,6 +286,8 @@ const struct backend_ops backend_cpu_ops = {
     .upload = host_upload,
     .upload_weight = cpu_upload_weight,
     .download = host_download,
+    .fill_dummy = host_fill_dummy,
+    .free_bytes = host_free_bytes,
     .scratch_bytes = cpu_scratch_bytes,
     .start_step = cpu_start_step,
     .finish_step = host_finish_step,

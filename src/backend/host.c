@@ -1,4 +1,4 @@
-/* Regions as arenas, copies by memcpy, the step's clock, and the commit rules. The rules walk a
+/* The step's clock, copies into the cache, and the commit rules. The rules walk a
  * request's picks in order of confidence without storing an order: each next pick is the best one
  * behind the last. */
 #include "backend/host.h"
@@ -9,58 +9,6 @@
 
 #include "backend/noise.h"
 #include "base/clock.h"
-
-static const char *const region_names[REGION_COUNT] = {
-    [REGION_WEIGHTS] = "weights",
-    [REGION_CACHE] = "KV cache",
-    [REGION_SCRATCH] = "scratch",
-};
-
-bool host_allocate(struct backend *backend, const size_t region_bytes[REGION_COUNT],
-                   struct error *err)
-{
-    for (int i = 0; i < REGION_COUNT; i++) {
-        assert(backend->regions[i].base == NULL);
-        size_t n_bytes = region_bytes[i] > 0 ? region_bytes[i] : 1; /* no cache is fine */
-        if (arena_create(&backend->regions[i], n_bytes, err)) continue;
-        host_release(backend);
-        return error_wrap(err, "memory for %s", region_names[i]);
-    }
-    return true;
-}
-
-void host_release(struct backend *backend)
-{
-    for (int i = 0; i < REGION_COUNT; i++) {
-        arena_destroy(&backend->regions[i]);
-        backend->regions[i] = (struct arena){0};
-    }
-}
-
-void *host_reserve(struct backend *backend, enum region region, size_t size_bytes)
-{
-    assert(region < REGION_COUNT);
-    return arena_push(&backend->regions[region], 1, size_bytes);
-}
-
-static size_t matrix_bytes(struct matrix matrix)
-{
-    return (size_t)matrix.n_rows * (size_t)matrix.n_cols * dtype_bytes(matrix.dtype);
-}
-
-void host_upload(struct backend *backend, struct matrix target, const void *source)
-{
-    (void)backend;
-    assert(target.data != NULL);
-    memcpy(target.data, source, matrix_bytes(target));
-}
-
-void host_download(struct backend *backend, void *target, struct matrix source)
-{
-    (void)backend;
-    assert(source.data != NULL);
-    memcpy(target, source.data, matrix_bytes(source));
-}
 
 void host_start_step(struct backend *backend, const struct batch *batch, uint64_t shape_key)
 {
@@ -137,6 +85,7 @@ static void write_pick(const struct commit_args *args, int32_t pick)
     int32_t *cells = args->canvas.data;
     assert(args->picks[pick].id >= 0);
     cells[args->cell[pick]] = args->picks[pick].id;
+    args->picks[pick].is_committed = 1;
     if (args->twin_cell[pick] >= 0) cells[args->twin_cell[pick]] = args->picks[pick].id;
 }
 
@@ -197,6 +146,8 @@ void host_commit(struct backend *backend, const struct commit_args *args)
     assert(args->canvas.dtype == DTYPE_I32);
     for (int32_t i = 0; i < args->n; i++) {
         const struct commit_request *request = &args->requests[i];
+        for (int32_t j = 0; j < request->n_picks; j++)
+            args->picks[request->pick_begin + j].is_committed = 0;
         if (!has_ids(args, request)) continue;
         switch (request->rule) {
         case COMMIT_TOP: commit_top(args, request); break;

@@ -17,11 +17,17 @@
 
 /* ---- ready slots of struct backend_ops ---- */
 
+/* Rows of an iteration that fill a processor. */
+#define HOST_ROWS_USUAL 4096
+
 bool host_allocate(struct backend *backend, const size_t region_bytes[REGION_COUNT],
                    struct error *err);
 void *host_reserve(struct backend *backend, enum region region, size_t size_bytes);
 void host_upload(struct backend *backend, struct matrix target, const void *source);
 void host_download(struct backend *backend, void *target, struct matrix source);
+void host_fill_dummy(struct backend *backend, const struct dummy_args *args);
+/* What the machine has free, but at most what the job's control groups allow in all. */
+size_t host_free_bytes(const struct backend *backend);
 
 /* The clock of a step whose ops run at the call: device_ns is the time from start to finish. The
  * wrappers set and clear backend->batch and hand over the failure. */

@@ -15,6 +15,7 @@ static bool ref_open(struct backend *backend, const struct backend_limits *limit
     (void)limits; /* one thread, one instruction set */
     (void)err;
     assert(backend->state == NULL);
+    backend->n_rows_usual = HOST_ROWS_USUAL;
     return true;
 }
 
@@ -433,6 +434,8 @@ const struct backend_ops backend_ref_ops = {
     .upload = host_upload,
     .upload_weight = ref_upload_weight,
     .download = host_download,
+    .fill_dummy = host_fill_dummy,
+    .free_bytes = host_free_bytes,
     .scratch_bytes = ref_scratch_bytes,
     .start_step = host_start_step,
     .finish_step = host_finish_step,

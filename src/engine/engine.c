@@ -2,86 +2,23 @@
 #include "engine/engine.h"
 
 #include <assert.h>
-#include <stdio.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "model/forward.h"
 
 #define CELLS_MAX ((int64_t)1 << 20) /* of a window's canvases */
 #define ROWS_MIN  1024
-#define ROWS_MAX  4096
 /* KV slots per row of an iteration, when nobody says: as many requests as can fill an iteration
  * with windows of 16 rows keep 256 positions each. */
 #define SLOTS_PER_ROW 16
 
-/* The number after `prefix` at the start of a line of a file; 0 when there is none. */
-static size_t read_amount(const char *path, const char *prefix)
-{
-    assert(path);
-    FILE *file = fopen(path, "re");
-    char line[256];
-    size_t amount = 0;
-    if (!file) return 0;
-    while (amount == 0 && fgets(line, sizeof line, file)) {
-        unsigned long long number;
-        if (strncmp(line, prefix, strlen(prefix)) != 0) continue;
-        if (sscanf(line + strlen(prefix), "%llu", &number) == 1) amount = (size_t)number;
-    }
-    fclose(file);
-    return amount;
-}
-
-/* The smallest limit of a control group and those above it; SIZE_MAX without one. `path` is cut. */
-static size_t read_group(const char *mount, char *path, const char *limit_name)
-{
-    size_t least = SIZE_MAX;
-    assert(limit_name);
-    for (;;) {
-        char file[512];
-        snprintf(file, sizeof file, "%s%s/%s", mount, path, limit_name);
-        size_t limit = read_amount(file, ""); /* "max" is no number */
-        if (limit > 0 && limit < least) least = limit;
-        char *slash = strrchr(path, '/');
-        if (!slash) return least;
-        *slash = '\0';
-    }
-}
-
-/* One line of /proc/self/cgroup: "0::/path" (version 2) or "4:memory:/path" (version 1). */
-static size_t read_group_line(char *line)
-{
-    line[strcspn(line, "\n")] = '\0';
-    char *controllers = strchr(line, ':'),
-         *path = controllers ? strchr(controllers + 1, ':') : NULL;
-    if (!path) return SIZE_MAX;
-    if (path == controllers + 1) return read_group("/sys/fs/cgroup", path + 1, "memory.max");
-    if (strncmp(controllers, ":memory:", 8) != 0) return SIZE_MAX;
-    return read_group("/sys/fs/cgroup/memory", path + 1, "memory.limit_in_bytes");
-}
-
-/* What the machine has free, but at most what the job's control groups allow in all. */
-static size_t free_bytes(void)
-{
-    size_t available = read_amount("/proc/meminfo", "MemAvailable:") * 1024;
-    if (available == 0) available = SIZE_MAX;
-    FILE *file = fopen("/proc/self/cgroup", "re");
-    char line[320];
-    while (file && fgets(line, sizeof line, file)) {
-        size_t limit = read_group_line(line);
-        if (limit < available) available = limit;
-    }
-    if (file) fclose(file);
-    return available;
-}
-
 /* Rows of an iteration: a request must fit whole, and a batch should fill the machine. */
-static int32_t choose_rows(const struct engine_options *options, const struct model_config *config)
+static int32_t choose_rows(const struct engine_options *options, const struct model_config *config,
+                           int32_t n_rows_usual)
 {
     if (options->n_rows_max > 0) return options->n_rows_max;
     assert(config->n_positions > 0);
     if (config->n_positions < ROWS_MIN) return ROWS_MIN;
-    return config->n_positions < ROWS_MAX ? config->n_positions : ROWS_MAX;
+    return config->n_positions < n_rows_usual ? config->n_positions : n_rows_usual;
 }
 
 static void describe(struct memory_shape *shape, const struct engine *engine, size_t weight_bytes)
@@ -105,7 +42,7 @@ static void describe(struct memory_shape *shape, const struct engine *engine, si
         .n_cells_max = engine->limits.n_cells_max,
         .n_slots = engine->limits.planning.n_slots,
         .n_monolithic_ids = monolithic ? config->n_vocab : 0,
-        .kv_element_bytes = sizeof(float),
+        .element_bytes = (int32_t)dtype_bytes(engine->backend.activation),
     };
 }
 
@@ -127,14 +64,15 @@ static bool allocate(struct engine *engine, const struct engine_options *options
                      size_t weight_bytes, struct error *err)
 {
     struct memory_shape shape;
-    size_t limit = options->memory_bytes_max ? options->memory_bytes_max : free_bytes();
+    size_t limit = options->memory_bytes_max ? options->memory_bytes_max
+                                             : backend_free_bytes(&engine->backend);
     describe(&shape, engine, weight_bytes);
     memory_size(&engine->memory, &shape);
     shape.n_slots = choose_slots(options, shape.n_rows_max, &engine->memory, limit);
     engine->limits.planning.n_slots = shape.n_slots;
     memory_size(&engine->memory, &shape);
     assert(engine->memory.activation_bytes ==
-           forward_bytes(&engine->model.config, engine->limits.planning.n_rows_max));
+           forward_bytes(&engine->model, engine->limits.planning.n_rows_max));
     if (!memory_check(&engine->memory, limit, err)) return false;
     const struct memory_plan *plan = &engine->memory;
     const size_t regions[REGION_COUNT] = {
@@ -172,17 +110,18 @@ bool engine_open(struct engine *engine, const struct engine_options *options,
         .model = {.config = *config, .backend = &engine->backend},
         .limits = {.planning = {.policy = options->policy,
                                 .objective = options->objective,
-                                .n_rows_max = choose_rows(options, config),
                                 .n_requests_max = options->n_requests_max,
                                 .n_running_max = options->n_running_max,
                                 .tokens_per_step = 1},
                    .monolithic_logits = options->monolithic_logits},
     };
-    int32_t n_rows_max = engine->limits.planning.n_rows_max;
-    engine->limits.n_cells_max = CELLS_MAX > n_rows_max ? CELLS_MAX : n_rows_max;
-    struct backend_limits limits = {.n_threads = options->n_threads, .cpu_isa = options->cpu_isa};
+    struct backend_limits limits = {
+        .n_threads = options->n_threads, .cpu_isa = options->cpu_isa, .device = options->device};
     struct safetensors files = {0};
     if (!backend_open(&engine->backend, options->backend, &limits, err)) return false;
+    int32_t n_rows_max = choose_rows(options, config, engine->backend.n_rows_usual);
+    engine->limits.planning.n_rows_max = n_rows_max;
+    engine->limits.n_cells_max = CELLS_MAX > n_rows_max ? CELLS_MAX : n_rows_max;
     bool ok = options->dummy_weights || safetensors_open(&files, options->model_dir, run, err);
     if (ok) ok = load(engine, options, options->dummy_weights ? NULL : &files, run, err);
     safetensors_close(&files);

@@ -60,7 +60,6 @@ struct executor {
     int32_t *pick_cell, *pick_twin_cell;
     uint32_t *pick_position;
     struct pick *picks;
-    int32_t *fresh; /* cells of a block after a step */
     struct commit_request *commits;
     int32_t n_commits, n_score;
 };
@@ -93,7 +92,6 @@ bool executor_create(struct executor **executor, struct model *model,
         .pick_twin_cell = arena_push(run, rows, sizeof *made->pick_twin_cell),
         .pick_position = arena_push(run, rows, sizeof *made->pick_position),
         .picks = arena_push(run, rows, sizeof *made->picks),
-        .fresh = arena_push(run, rows, sizeof *made->fresh),
         .commits = arena_push(run, rows, sizeof *made->commits),
     };
     planner_create(&made->planner, planning, run);
@@ -482,19 +480,14 @@ static bool compute(struct executor *executor, struct error *err)
 static void take_commits(struct executor *executor, struct running *running, uint64_t now_ns)
 {
     int32_t mask_id = executor->model->config.mask_id;
-    int32_t *canvas = canvas_of(executor, running), *fresh = executor->fresh;
-    int32_t n_before = running->n_block_masked, pick = running->pick_begin;
-    struct matrix block = executor->canvas;
-    block.data = (int32_t *)block.data + running->canvas_begin + running->block_begin;
-    block.n_rows = running->block_end - running->block_begin;
-    assert(pick >= 0);
-    backend_download(executor->model->backend, fresh, block);
-    for (int32_t i = running->block_begin; i < running->block_end; i++, fresh++) {
+    int32_t *canvas = canvas_of(executor, running), n_before = running->n_block_masked;
+    const struct pick *pick = executor->picks + running->pick_begin;
+    assert(running->pick_begin >= 0);
+    for (int32_t i = running->block_begin; i < running->block_end; i++) {
         if (canvas[i] != mask_id) continue;
-        if (*fresh != mask_id) {
-            assert(executor->picks[pick].id == *fresh);
-            canvas[i] = *fresh;
-            executor->log_probs[running->canvas_begin + i] = executor->picks[pick].log_prob;
+        if (pick->is_committed) {
+            canvas[i] = pick->id;
+            executor->log_probs[running->canvas_begin + i] = pick->log_prob;
             running->n_block_masked--;
         }
         pick++;

@@ -5,29 +5,39 @@
 #include <assert.h>
 #include <math.h>
 
-static size_t hidden_bytes(const struct model_config *config, int32_t n_rows_max)
+/* Of one number of an activation. */
+static size_t element_bytes(const struct model *model)
 {
-    return arena_round_up((size_t)n_rows_max * (size_t)config->hidden * sizeof(float));
+    return dtype_bytes(model->backend->activation);
 }
 
-static size_t wide_bytes(const struct model_config *config, int32_t n_rows_max)
+static size_t hidden_bytes(const struct model *model, int32_t n_rows_max)
 {
+    return arena_round_up((size_t)n_rows_max * (size_t)model->config.hidden * element_bytes(model));
+}
+
+static size_t wide_bytes(const struct model *model, int32_t n_rows_max)
+{
+    const struct model_config *config = &model->config;
     size_t attention =
         2 * (size_t)(config->n_heads + config->n_kv_heads) * (size_t)config->head_dim;
     size_t mlp = 3 * (size_t)config->ffn;
-    return arena_round_up((size_t)n_rows_max * (attention > mlp ? attention : mlp) * sizeof(float));
+    return arena_round_up((size_t)n_rows_max * (attention > mlp ? attention : mlp) *
+                          element_bytes(model));
 }
 
-size_t forward_bytes(const struct model_config *config, int32_t n_rows_max)
+size_t forward_bytes(const struct model *model, int32_t n_rows_max)
 {
-    return 4 * hidden_bytes(config, n_rows_max) + wide_bytes(config, n_rows_max);
+    return 4 * hidden_bytes(model, n_rows_max) + wide_bytes(model, n_rows_max);
 }
 
 /* Of the keys of one layer; as many for its values. */
-static size_t keys_bytes(const struct model_config *config, int64_t n_slots)
+static size_t keys_bytes(const struct model *model, int64_t n_slots)
 {
+    const struct model_config *config = &model->config;
     assert(n_slots >= 0);
-    return (size_t)n_slots * (size_t)config->n_kv_heads * (size_t)config->head_dim * sizeof(float);
+    return (size_t)n_slots * (size_t)config->n_kv_heads * (size_t)config->head_dim *
+           element_bytes(model);
 }
 
 void forward_init(struct forward *forward, const struct model *model, int32_t n_rows_max,
@@ -35,8 +45,8 @@ void forward_init(struct forward *forward, const struct model *model, int32_t n_
 {
     assert(n_rows_max > 0);
     struct backend *backend = model->backend;
-    size_t n_bytes = hidden_bytes(&model->config, n_rows_max);
-    size_t cache_bytes = 2 * (size_t)model->config.n_layers * keys_bytes(&model->config, n_slots);
+    size_t n_bytes = hidden_bytes(model, n_rows_max);
+    size_t cache_bytes = 2 * (size_t)model->config.n_layers * keys_bytes(model, n_slots);
     *forward = (struct forward){
         .model = model,
         .n_rows_max = n_rows_max,
@@ -44,17 +54,27 @@ void forward_init(struct forward *forward, const struct model *model, int32_t n_
         .normed = backend_reserve(backend, REGION_SCRATCH, n_bytes),
         .picked = backend_reserve(backend, REGION_SCRATCH, n_bytes),
         .picked_normed = backend_reserve(backend, REGION_SCRATCH, n_bytes),
-        .wide = backend_reserve(backend, REGION_SCRATCH, wide_bytes(&model->config, n_rows_max)),
+        .wide = backend_reserve(backend, REGION_SCRATCH, wide_bytes(model, n_rows_max)),
         .n_slots = n_slots,
         .cache = n_slots > 0 ? backend_reserve(backend, REGION_CACHE, cache_bytes) : NULL,
     };
 }
 
-static struct matrix rows_of(float *data, int32_t n_rows, int32_t n_cols)
+static struct matrix rows_of(const struct forward *forward, void *data, int32_t n_rows,
+                             int32_t n_cols)
 {
     assert(data);
     assert(n_cols > 0);
-    return (struct matrix){.data = data, .n_rows = n_rows, .n_cols = n_cols, .dtype = DTYPE_F32};
+    enum dtype dtype = forward->model->backend->activation;
+    return (struct matrix){.data = data, .n_rows = n_rows, .n_cols = n_cols, .dtype = dtype};
+}
+
+/* What lies behind a matrix. */
+static void *end_of(struct matrix matrix)
+{
+    size_t n = (size_t)matrix.n_rows * (size_t)matrix.n_cols;
+    assert(matrix.data);
+    return (uint8_t *)matrix.data + n * dtype_bytes(matrix.dtype);
 }
 
 /* normed = norm of (x + add), x += add; `add` with data NULL adds nothing. */
@@ -90,7 +110,7 @@ static void rope(const struct forward *forward, struct matrix x, int32_t n_heads
 
 static struct kv_cache cache_of(const struct forward *forward, int32_t layer_index)
 {
-    size_t n_bytes = keys_bytes(&forward->model->config, forward->n_slots);
+    size_t n_bytes = keys_bytes(forward->model, forward->n_slots);
     assert(layer_index < forward->model->config.n_layers);
     if (!forward->cache) return (struct kv_cache){0};
     uint8_t *keys = forward->cache + 2 * (size_t)layer_index * n_bytes;
@@ -166,8 +186,8 @@ static struct matrix attention_all(const struct pass *pass, struct matrix normed
     const struct model_config *config = &forward->model->config;
     int32_t q = config->n_heads * config->head_dim, kv = config->n_kv_heads * config->head_dim;
     int32_t n = normed.n_rows;
-    struct matrix qkv = rows_of(forward->wide, n, q + 2 * kv);
-    struct matrix out = rows_of(forward->wide + (size_t)n * (size_t)(q + 2 * kv), n, q);
+    struct matrix qkv = rows_of(forward, forward->wide, n, q + 2 * kv);
+    struct matrix out = rows_of(forward, end_of(qkv), n, q);
     assert(n <= forward->n_rows_max);
     assert(layer->qkv.n_out == q + 2 * kv);
     linear(forward, qkv, normed, layer->qkv, layer->qkv_bias, 0);
@@ -193,12 +213,10 @@ static struct matrix attention_picked(const struct pass *pass, struct matrix nor
     int32_t q = config->n_heads * config->head_dim, kv = config->n_kv_heads * config->head_dim;
     int32_t n = normed.n_rows, n_picks = picked_normed.n_rows;
     assert(n_picks <= n); /* so q and out fit where all rows' would */
-    float *at = forward->wide;
-    struct matrix key_value = rows_of(at, n, 2 * kv);
-    at += (size_t)n * (size_t)(2 * kv);
-    struct matrix query = rows_of(at, n_picks, q), all_queries = rows_of(at, n, q);
-    at += (size_t)n_picks * (size_t)q;
-    struct matrix out = rows_of(at, n_picks, q);
+    struct matrix key_value = rows_of(forward, forward->wide, n, 2 * kv);
+    struct matrix query = rows_of(forward, end_of(key_value), n_picks, q);
+    struct matrix all_queries = rows_of(forward, end_of(key_value), n, q);
+    struct matrix out = rows_of(forward, end_of(query), n_picks, q);
     linear(forward, key_value, normed, layer->qkv, layer->qkv_bias, q);
     rope(forward, key_value, config->n_kv_heads, false);
     struct kv_rows fresh = {.x = key_value,
@@ -226,9 +244,8 @@ static struct matrix mlp(const struct forward *forward, const struct layer_weigh
     struct matrix normed = attention;
     assert(layer->gate_up.n_out == 2 * ffn);
     assert(attention.n_rows == x.n_rows);
-    struct matrix gate_up = rows_of(forward->wide, x.n_rows, 2 * ffn);
-    struct matrix act =
-        rows_of(forward->wide + (size_t)x.n_rows * (size_t)(2 * ffn), x.n_rows, ffn);
+    struct matrix gate_up = rows_of(forward, forward->wide, x.n_rows, 2 * ffn);
+    struct matrix act = rows_of(forward, end_of(gate_up), x.n_rows, ffn);
     norm(forward, normed, x, attention, layer->ff_norm);
     linear(forward, gate_up, normed, layer->gate_up, (struct matrix){0}, 0);
     backend_gated_act(forward->model->backend, &(struct gated_act_args){.out = act, .x = gate_up});
@@ -236,10 +253,10 @@ static struct matrix mlp(const struct forward *forward, const struct layer_weigh
     return normed;
 }
 
-static struct matrix gather(const struct forward *forward, float *data, struct matrix x)
+static struct matrix gather(const struct forward *forward, void *data, struct matrix x)
 {
     struct backend *backend = forward->model->backend;
-    struct matrix out = rows_of(data, backend->batch->n_picks, x.n_cols);
+    struct matrix out = rows_of(forward, data, backend->batch->n_picks, x.n_cols);
     backend_gather_rows(backend, &(struct gather_rows_args){.out = out, .x = x});
     return out;
 }
@@ -265,8 +282,8 @@ struct matrix forward_run_monolithic(struct forward *forward, struct matrix canv
     const struct model *model = forward->model;
     const struct weights *weights = &model->weights;
     int32_t n = model->backend->batch->n_rows;
-    struct matrix x = rows_of(forward->x, n, model->config.hidden);
-    struct matrix normed = rows_of(forward->normed, n, model->config.hidden);
+    struct matrix x = rows_of(forward, forward->x, n, model->config.hidden);
+    struct matrix normed = rows_of(forward, forward->normed, n, model->config.hidden);
     struct pass pass = {.forward = forward, .keeps = keeps};
     assert(logits.n_rows == n);
     backend_embed(model->backend,
@@ -287,8 +304,8 @@ struct matrix forward_run(struct forward *forward, struct matrix canvas,
     assert(batch->n_rows <= forward->n_rows_max);
     assert(batch->n_picks <= forward->n_rows_max);
     int32_t last = model->config.n_layers - 1;
-    struct matrix x = rows_of(forward->x, batch->n_rows, model->config.hidden);
-    struct matrix normed = rows_of(forward->normed, batch->n_rows, model->config.hidden);
+    struct matrix x = rows_of(forward, forward->x, batch->n_rows, model->config.hidden);
+    struct matrix normed = rows_of(forward, forward->normed, batch->n_rows, model->config.hidden);
     backend_embed(model->backend,
                   &(struct embed_args){.out = x, .table = weights->embedding, .canvas = canvas});
     struct pass pass = {.forward = forward, .keeps = keeps};

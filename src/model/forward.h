@@ -15,10 +15,10 @@
 struct forward {
     const struct model *model;
     int32_t n_rows_max;
-    float *x, *normed, *picked, *picked_normed; /* [n_rows_max, hidden] each */
-    float *wide; /* [n_rows_max, max((2 n_heads + 2 n_kv_heads) * head_dim, 3 ffn)] */
+    void *x, *normed, *picked, *picked_normed; /* [n_rows_max, hidden] each */
+    void *wide; /* [n_rows_max, max((2 n_heads + 2 n_kv_heads) * head_dim, 3 ffn)] */
     int64_t n_slots;
-    uint8_t *cache; /* [n_layers, 2 (K, V), n_slots * n_kv_heads * head_dim] f32; no slots: NULL */
+    uint8_t *cache; /* [n_layers, 2 (K, V), n_slots * n_kv_heads * head_dim]; no slots: NULL */
 };
 
 /* What an iteration leaves in the KV cache, in every layer alike; host memory. */
@@ -30,7 +30,7 @@ struct forward_keeps {
 };
 
 /* Bytes that forward_init takes from REGION_SCRATCH. */
-size_t forward_bytes(const struct model_config *config, int32_t n_rows_max);
+size_t forward_bytes(const struct model *model, int32_t n_rows_max);
 
 /* `n_slots`: of the KV cache, which takes REGION_CACHE; 0: no iteration keeps or sees any. */
 void forward_init(struct forward *forward, const struct model *model, int32_t n_rows_max,

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #define NAME_BYTES 128
-#define DUMMY_ROWS 256 /* rows made at a time */
+#define DUMMY_SEED 0x646C6C6D
 
 /* Parts in the order in which they are checked; the fused ones are consecutive. */
 enum part {
@@ -250,41 +250,21 @@ struct loader {
     const struct safetensors *files; /* NULL: dummy */
     struct backend *backend;
     struct arena *scratch;
-    uint64_t seed; /* of the next dummy number */
+    uint64_t n_dummies; /* numbers taken from the sequence so far */
 };
 
-/* SplitMix64: a fixed sequence, the same on every machine. */
-static uint64_t next_random(uint64_t *state)
+/* Uniform with variance 1 / n_in (1 for the embedding), so that activations stay of order one
+ * through the layers. */
+static void load_dummy(struct loader *loader, struct weight target, bool is_matrix)
 {
-    uint64_t z = *state += 0x9E3779B97F4A7C15u;
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-    return z ^ z >> 31;
-}
-
-/* Uniform with variance 1 / n_in, so that activations stay of order one through the layers. */
-static void make_dummy(struct loader *loader, uint16_t *rows, size_t n, int32_t n_in)
-{
-    assert(n_in > 0);
-    float scale = sqrtf(12.0f / (float)n_in);
-    for (size_t i = 0; i < n; i++) {
-        double u = (double)(next_random(&loader->seed) >> 11) * 0x1p-53;
-        rows[i] = dtype_bf16_from_f32(((float)u - 0.5f) * scale);
-    }
-}
-
-static void load_dummy_weight(struct loader *loader, struct weight target)
-{
-    assert(target.dtype == DTYPE_BF16);
-    assert(target.data);
-    size_t mark = loader->scratch->used_bytes;
-    uint16_t *rows = arena_push(loader->scratch, (size_t)DUMMY_ROWS * (size_t)target.n_in, 2);
-    for (int32_t begin = 0; begin < target.n_out; begin += DUMMY_ROWS) {
-        int32_t n = target.n_out - begin < DUMMY_ROWS ? target.n_out - begin : DUMMY_ROWS;
-        make_dummy(loader, rows, (size_t)n * (size_t)target.n_in, target.n_in);
-        backend_upload_weight(loader->backend, target, begin, n, rows);
-    }
-    arena_rewind(loader->scratch, mark);
+    assert(target.n_in > 0);
+    struct dummy_args args = {.target = target,
+                              .is_matrix = is_matrix,
+                              .seed = DUMMY_SEED,
+                              .first = loader->n_dummies,
+                              .scale = sqrtf(12.0f / (is_matrix ? 1.0f : (float)target.n_in))};
+    backend_fill_dummy(loader->backend, &args);
+    loader->n_dummies += (uint64_t)target.n_out * (uint64_t)target.n_in;
 }
 
 static void load_weight(struct loader *loader, struct weight *weight, enum part first, int32_t n,
@@ -294,7 +274,7 @@ static void load_weight(struct loader *loader, struct weight *weight, enum part 
         loader->backend, REGION_WEIGHTS,
         backend_weight_bytes(loader->backend, weight->n_out, weight->n_in, weight->dtype));
     if (!loader->files) {
-        load_dummy_weight(loader, *weight);
+        load_dummy(loader, *weight, false);
         return;
     }
     int32_t begin = 0;
@@ -359,17 +339,9 @@ static void load_embedding(struct loader *loader, struct matrix *embedding)
         backend_upload(loader->backend, *embedding, tensor->data);
         return;
     }
-    size_t mark = loader->scratch->used_bytes, d = (size_t)embedding->n_cols;
-    uint16_t *rows = arena_push(loader->scratch, DUMMY_ROWS * d, sizeof *rows);
-    struct matrix slice = *embedding;
-    for (int32_t begin = 0; begin < embedding->n_rows; begin += DUMMY_ROWS) {
-        int32_t left = embedding->n_rows - begin;
-        slice.n_rows = left < DUMMY_ROWS ? left : DUMMY_ROWS;
-        slice.data = (uint16_t *)embedding->data + (size_t)begin * d;
-        make_dummy(loader, rows, (size_t)slice.n_rows * d, 1);
-        backend_upload(loader->backend, slice, rows);
-    }
-    arena_rewind(loader->scratch, mark);
+    load_dummy(loader,
+               (struct weight){embedding->data, embedding->n_rows, embedding->n_cols, DTYPE_BF16},
+               true);
 }
 
 /* cos and sin at position * theta^(-2i/D); frequency and angle are f32 products, as the models were
@@ -402,11 +374,8 @@ void weights_load(struct weights *weights, const struct weights_source *source, 
     const struct model_config *config = source->config;
     assert(weights->layers);
     assert(weights->embedding.data == NULL);
-    struct loader loader = {.config = config,
-                            .files = source->files,
-                            .backend = source->backend,
-                            .scratch = run,
-                            .seed = 0x646C6C6D};
+    struct loader loader = {
+        .config = config, .files = source->files, .backend = source->backend, .scratch = run};
     load_embedding(&loader, &weights->embedding);
     load_vector(&loader, &weights->final_norm, PART_FINAL_NORM, 1, 0);
     load_weight(&loader, &weights->head, config->tied_head ? PART_EMBEDDING : PART_HEAD, 1, 0);

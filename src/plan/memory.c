@@ -7,13 +7,13 @@
 
 static size_t activations(const struct memory_shape *shape)
 {
-    size_t rows = (size_t)shape->n_rows_max;
+    size_t rows = (size_t)shape->n_rows_max, element = (size_t)shape->element_bytes;
     assert(shape->hidden > 0);
     assert(shape->head_dim > 0);
     size_t attention = 2 * (size_t)(shape->n_heads + shape->n_kv_heads) * (size_t)shape->head_dim;
     size_t mlp = 3 * (size_t)shape->ffn;
-    return 4 * arena_round_up(rows * (size_t)shape->hidden * sizeof(float)) +
-           arena_round_up(rows * (attention > mlp ? attention : mlp) * sizeof(float));
+    return 4 * arena_round_up(rows * (size_t)shape->hidden * element) +
+           arena_round_up(rows * (attention > mlp ? attention : mlp) * element);
 }
 
 void memory_size(struct memory_plan *plan, const struct memory_shape *shape)
@@ -22,7 +22,7 @@ void memory_size(struct memory_plan *plan, const struct memory_shape *shape)
     assert(shape->n_cells_max > 0);
     assert(shape->n_picks_max <= shape->n_rows_max);
     size_t slot_bytes = 2 * (size_t)shape->n_layers * (size_t)shape->n_kv_heads *
-                        (size_t)shape->head_dim * (size_t)shape->kv_element_bytes;
+                        (size_t)shape->head_dim * (size_t)shape->element_bytes;
     *plan = (struct memory_plan){
         .weights_bytes = shape->weight_bytes,
         .cache_bytes = arena_round_up((size_t)shape->n_slots * slot_bytes),

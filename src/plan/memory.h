@@ -22,7 +22,7 @@ struct memory_shape {
     int64_t n_cells_max;      /* canvas cells of a window */
     int64_t n_slots;          /* KV slots per layer */
     int32_t n_monolithic_ids; /* vocabulary, where logits exist as a whole; 0: in tiles */
-    int32_t kv_element_bytes; /* 4 where K and V are f32 */
+    int32_t element_bytes;    /* of activations, K and V: 4 where they are f32 */
 };
 
 /* Bytes by purpose; each multiple of 64, the alignment of a reserve.

@@ -23,7 +23,7 @@ bool probe_open(struct probe *probe, const char *model_dir, const char *backend,
     const size_t regions[REGION_COUNT] = {
         [REGION_WEIGHTS] = weight_bytes,
         [REGION_SCRATCH] =
-            forward_bytes(&model->config, PROBE_ROWS_MAX) + PROBE_ROWS_MAX * sizeof(int32_t) +
+            forward_bytes(model, PROBE_ROWS_MAX) + PROBE_ROWS_MAX * sizeof(int32_t) +
             backend_scratch_bytes(&probe->backend, PROBE_ROWS_MAX, PROBE_ROWS_MAX) + logits_bytes};
     ok = ok && backend_allocate(&probe->backend, regions, err);
     if (ok) weights_load(&model->weights, &source, run);

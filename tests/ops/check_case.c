@@ -91,15 +91,63 @@ void check_rewind(struct check *check, struct check_mark mark)
     check->n_spans = mark.n_spans;
 }
 
-static struct matrix take_matrix(struct check *check, int32_t n_rows, int32_t n_cols)
+static struct matrix take_matrix(struct check *check, int32_t n_rows, int32_t n_cols,
+                                 enum dtype dtype)
 {
     size_t n = (size_t)n_rows * (size_t)n_cols;
-    return (struct matrix){check_take(check, n * sizeof(float)), n_rows, n_cols, DTYPE_F32};
+    return (struct matrix){check_take(check, n * dtype_bytes(dtype)), n_rows, n_cols, dtype};
+}
+
+size_t check_row_bytes(const struct check *check)
+{
+    return dtype_bytes(check->backend.activation);
+}
+
+float check_round(const struct check *check, double value)
+{
+    float single = (float)value;
+    if (check->backend.activation == DTYPE_F32) return single;
+    assert(check->backend.activation == DTYPE_BF16);
+    return dtype_f32_from_bf16(dtype_bf16_from_f32(single));
+}
+
+void check_upload(struct check *check, struct matrix target, const float *source)
+{
+    size_t n = (size_t)target.n_rows * (size_t)target.n_cols;
+    if (target.dtype != DTYPE_BF16) {
+        backend_upload(&check->backend, target, source);
+        return;
+    }
+    uint16_t *halves = check_host(check, n, sizeof *halves);
+    for (size_t i = 0; i < n; i++)
+        halves[i] = dtype_bf16_from_f32(source[i]);
+    backend_upload(&check->backend, target, halves);
+}
+
+void check_download(struct check *check, float *target, struct matrix source)
+{
+    size_t n = (size_t)source.n_rows * (size_t)source.n_cols;
+    if (source.dtype != DTYPE_BF16) {
+        backend_download(&check->backend, target, source);
+        return;
+    }
+    uint16_t *halves = check_host(check, n, sizeof *halves);
+    backend_download(&check->backend, halves, source);
+    for (size_t i = 0; i < n; i++)
+        target[i] = dtype_f32_from_bf16(halves[i]);
 }
 
 struct matrix check_input(struct check *check, int32_t n_rows, int32_t n_cols, const float *source)
 {
-    struct matrix matrix = take_matrix(check, n_rows, n_cols);
+    struct matrix matrix = take_matrix(check, n_rows, n_cols, check->backend.activation);
+    assert(source != NULL);
+    check_upload(check, matrix, source);
+    return matrix;
+}
+
+struct matrix check_vector(struct check *check, int32_t n_rows, int32_t n_cols, const float *source)
+{
+    struct matrix matrix = take_matrix(check, n_rows, n_cols, DTYPE_F32);
     assert(source != NULL);
     backend_upload(&check->backend, matrix, source);
     return matrix;
@@ -107,18 +155,17 @@ struct matrix check_input(struct check *check, int32_t n_rows, int32_t n_cols, c
 
 struct matrix check_output(struct check *check, int32_t n_rows, int32_t n_cols)
 {
-    struct matrix matrix = take_matrix(check, n_rows, n_cols);
-    size_t n_bytes = (size_t)n_rows * (size_t)n_cols * sizeof(float);
+    struct matrix matrix = take_matrix(check, n_rows, n_cols, check->backend.activation);
+    size_t n_bytes = (size_t)n_rows * (size_t)n_cols * check_row_bytes(check);
     float *nans = check_host(check, n_bytes, 1);
-    memset(nans, 0xFF, n_bytes); /* every f32 of ones is a NaN */
+    memset(nans, 0xFF, n_bytes); /* every f32 or bf16 of ones is a NaN */
     backend_upload(&check->backend, matrix, nans);
     return matrix;
 }
 
 struct matrix check_cells(struct check *check, int32_t n_cells, const int32_t *source)
 {
-    struct matrix matrix = take_matrix(check, n_cells, 1);
-    matrix.dtype = DTYPE_I32;
+    struct matrix matrix = take_matrix(check, n_cells, 1, DTYPE_I32);
     backend_upload(&check->backend, matrix, source);
     return matrix;
 }
@@ -141,13 +188,13 @@ const void *check_elements(struct check *check, enum dtype dtype, size_t n, floa
     for (size_t i = 0; i < n; i++) {
         uint64_t random = check_random(check);
         double value = exact ? (double)(random % 17) / 8 - 1 : check_uniform(check) * 2 - 1;
-        values[i] = (float)value;
+        values[i] = check_round(check, value);
         if (dtype == DTYPE_BF16) {
             halves[i] = dtype_bf16_from_f32(values[i]);
             values[i] = dtype_f32_from_bf16(halves[i]);
         } else if (dtype == DTYPE_F16) { /* else any f16 below 2 in size, subnormal ones too */
             halves[i] = exact ? f16_of_eighths(value) : (uint16_t)(random & 0xBFFF);
-            values[i] = dtype_f32_from_f16(halves[i]);
+            values[i] = check_round(check, dtype_f32_from_f16(halves[i]));
         }
     }
     return dtype == DTYPE_F32 ? (const void *)values : (const void *)halves;
@@ -228,9 +275,9 @@ void check_fill_row(struct check *check, float *row, int32_t n, enum row_kind ki
 {
     static const double deviation[ROW_KIND_COUNT] = {
         [ROW_NORMAL] = 1, [ROW_HUGE] = 1e15, [ROW_TINY] = 1e-15};
-    float equal = (float)normal(check);
+    float equal = check_round(check, normal(check));
     for (int32_t i = 0; i < n; i++)
-        row[i] = kind == ROW_EQUAL ? equal : (float)(normal(check) * deviation[kind]);
+        row[i] = kind == ROW_EQUAL ? equal : check_round(check, normal(check) * deviation[kind]);
 }
 
 float *check_rows(struct check *check, int32_t n_rows, int32_t n_cols, int32_t first)
@@ -247,7 +294,7 @@ float *check_normals(struct check *check, int32_t n_rows, int32_t n_cols, double
     size_t n = (size_t)n_rows * (size_t)n_cols;
     float *rows = check_host(check, n, sizeof *rows);
     for (size_t i = 0; i < n; i++)
-        rows[i] = (float)(normal(check) * deviation);
+        rows[i] = check_round(check, normal(check) * deviation);
     return rows;
 }
 
@@ -269,17 +316,20 @@ void check_tally_row(struct check_tally *tally, const float *found, const struct
     for (int32_t i = 0; i < row->n; i++) {
         double exact = row->exact[i];
         tally->subject = fmax(tally->subject, scaled_error((double)found[i], exact, row->scale));
-        tally->naive = fmax(tally->naive, scaled_error(row->naive[i], exact, row->scale));
+        double naive = row->naive[i];
+        if (tally->dtype == DTYPE_BF16)
+            naive = (double)dtype_f32_from_bf16(dtype_bf16_from_f32((float)naive));
+        tally->naive = fmax(tally->naive, scaled_error(naive, exact, row->scale));
     }
     tally->n += row->n;
 }
 
 void check_tally_end(struct check *check, const struct check_tally *tally, const char *what)
 {
-    const double one_rounding = 0x1p-24;
+    const double one_rounding = tally->dtype == DTYPE_BF16 ? 0x1p-8 : 0x1p-24;
     assert(isfinite(tally->naive));
     if (tally->subject <= 2 * tally->naive + one_rounding) return;
-    check_fail(check, "%s: error %.3g, naive f32 has %.3g", what, tally->subject, tally->naive);
+    check_fail(check, "%s: error %.3g, the naive way has %.3g", what, tally->subject, tally->naive);
 }
 
 /* ---- batch invariance ---- */

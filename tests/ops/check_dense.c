@@ -24,7 +24,7 @@ static void give_rows(struct check *check, struct matrix result, const int32_t *
 {
     size_t n_cols = (size_t)result.n_cols;
     float *found = check_host(check, (size_t)result.n_rows * n_cols, sizeof *found);
-    backend_download(&check->backend, found, result);
+    check_download(check, found, result);
     for (int32_t i = 0; i < result.n_rows; i++)
         memcpy(out + (size_t)rows[i] * n_cols, found + (size_t)i * n_cols, n_cols * sizeof *found);
 }
@@ -114,7 +114,7 @@ static void linear_once(struct check *check, struct linear_case c, int32_t draw,
     c.w = w;
     c.x = check_rows(check, c.n_rows, c.n_in, draw);
     c.bias = check_normals(check, 1, c.n_out, 1);
-    if (c.has_bias) c.bias_matrix = check_input(check, 1, c.n_out, c.bias);
+    if (c.has_bias) c.bias_matrix = check_vector(check, 1, c.n_out, c.bias);
     size_t n_found = (size_t)c.n_rows * (size_t)(c.n_out - c.out_begin);
     found = check_host(check, n_found, sizeof *found);
     struct check_units units = {run_linear, &c, c.n_rows, n_found * sizeof *found};
@@ -125,7 +125,7 @@ static void linear_once(struct check *check, struct linear_case c, int32_t draw,
 static void linear_shape(struct check *check, struct linear_case c)
 {
     static const char *const dtypes[] = {"f32", "bf16", "f16"};
-    struct check_tally tally = {0};
+    struct check_tally tally = {.dtype = check->backend.activation};
     char what[128];
     assert(c.out_begin < c.n_out);
     for (int32_t i = 0; tally.n < CHECK_TALLY_MIN || i == 0; i++)
@@ -181,7 +181,7 @@ static void run_rms_norm(struct check *check, const void *context, const int32_t
     const float *x = take_rows(check, c->x, c->n_cols, rows, n);
     struct rms_norm_args args = {.out = check_output(check, n, c->n_cols),
                                  .x = check_input(check, n, c->n_cols, x),
-                                 .weight = check_input(check, 1, c->n_cols, c->weight),
+                                 .weight = check_vector(check, 1, c->n_cols, c->weight),
                                  .epsilon = c->epsilon};
     if (c->has_add)
         args.add = check_input(check, n, c->n_cols, take_rows(check, c->add, c->n_cols, rows, n));
@@ -238,7 +238,7 @@ static void judge_norm(struct check *check, const struct norm_case *c, const flo
 
 static void norm_shape(struct check *check, struct norm_case c)
 {
-    struct check_tally tally = {0};
+    struct check_tally tally = {.dtype = check->backend.activation};
     char what[64];
     for (int32_t i = 0; tally.n < CHECK_TALLY_MIN || i == 0; i++) {
         size_t n_found = 2 * (size_t)c.n_rows * (size_t)c.n_cols;
@@ -328,7 +328,7 @@ void check_gated_act(struct check *check)
     for (int32_t i = 0; i < COUNT_OF(rows) * COUNT_OF(cols); i++) {
         struct gated_case c = {.n_rows = rows[i % COUNT_OF(rows)],
                                .n_cols = cols[i / COUNT_OF(rows)]};
-        struct check_tally tally = {0};
+        struct check_tally tally = {.dtype = check->backend.activation};
         char what[64];
         for (int32_t draw = 0; tally.n < CHECK_TALLY_MIN || draw == 0; draw++) {
             size_t n_found = (size_t)c.n_rows * (size_t)c.n_cols;
@@ -403,7 +403,7 @@ static void embed_case(struct check *check, int32_t n_rows, int32_t n_cols, enum
     check_start(check, batch);
     backend_embed(&check->backend, &args);
     check_finish(check);
-    backend_download(&check->backend, found, args.out);
+    check_download(check, found, args.out);
     for (int32_t r = 0; r < n_rows; r++) {
         const float *wanted = values + (ptrdiff_t)cells[batch->canvas_index[r]] * n_cols;
         if (memcmp(found + (ptrdiff_t)r * n_cols, wanted, (size_t)n_cols * sizeof *found) != 0)
@@ -434,7 +434,7 @@ static void gather_case(struct check *check, int32_t n_rows, int32_t n_cols)
     check_start(check, batch);
     backend_gather_rows(&check->backend, &args);
     check_finish(check);
-    backend_download(&check->backend, found, args.out);
+    check_download(check, found, args.out);
     const float *wanted = take_rows(check, x, n_cols, batch->picked_row, batch->n_picks);
     if (memcmp(found, wanted, n_found * sizeof *found) != 0)
         check_fail(check, "gather_rows %d x %d: not the picked rows", n_rows, n_cols);
@@ -479,7 +479,7 @@ static void run_rope(struct check *check, const void *context, const int32_t *un
     rows.batch.n_picks = rows.sequence.n_picks = n;
     const float *x = take_rows(check, c->x, c->n_cols, units, n);
     struct rope_args args = {.x = check_input(check, n, c->n_cols, x),
-                             .table = check_input(check, N_POSITIONS, c->head_dim, c->table),
+                             .table = check_vector(check, N_POSITIONS, c->head_dim, c->table),
                              .col_begin = c->col_begin,
                              .n_heads = c->n_heads,
                              .head_dim = c->head_dim,
@@ -533,7 +533,7 @@ static void judge_rope(struct check *check, const struct rope_case *c, const flo
 
 static void rope_shape(struct check *check, struct rope_case c)
 {
-    struct check_tally tally = {0};
+    struct check_tally tally = {.dtype = check->backend.activation};
     char what[64];
     c.n_cols = c.col_begin + c.n_heads * c.head_dim + 5;
     for (int32_t i = 0; tally.n < CHECK_TALLY_MIN || i == 0; i++) {

@@ -1,7 +1,8 @@
 /* One checker for every op of every backend. An op's check draws inputs, evaluates the formulas of
  * backend.h twice on plain arrays (in double, and naively with every result rounded to f32), runs
  * the backend, and holds it to one rule: its error is at most twice the naive error plus one
- * rounding. Decisions must be equal; inputs whose decision is within tolerance are drawn again. */
+ * rounding of the type that it writes (so the naive result is rounded to that type, too). Decisions
+ * must be equal; inputs whose decision is within tolerance are drawn again. */
 #ifndef TESTS_OPS_CHECK_OPS_H
 #define TESTS_OPS_CHECK_OPS_H
 
@@ -74,14 +75,26 @@ __attribute__((format(printf, 2, 3))) void check_fail(struct check *check, const
 /* Zeroed host memory until the next reset. */
 void *check_host(struct check *check, size_t count, size_t size);
 
-/* Matrices in the backend's memory: with `source`, or filled with NaN (f32). */
+/* Matrices in the backend's memory: activations with `source`, or filled with NaN; vectors are f32
+ * on every backend. */
 struct matrix check_input(struct check *check, int32_t n_rows, int32_t n_cols, const float *source);
+struct matrix check_vector(struct check *check, int32_t n_rows, int32_t n_cols,
+                           const float *source);
 struct matrix check_output(struct check *check, int32_t n_rows, int32_t n_cols);
 struct matrix check_cells(struct check *check, int32_t n_cells, const int32_t *source);
 void *check_take(struct check *check, size_t n_bytes);
 
-/* Random rows in a dtype; `values` gets them as f32 [n_rows * n_cols]. In steps of 1/8 when
- * `exact`, so that short sums have no rounding. */
+/* Copies between f32 on the host and a matrix of f32 or bf16; to bf16 only what check_round gave.
+ */
+void check_upload(struct check *check, struct matrix target, const float *source);
+void check_download(struct check *check, float *target, struct matrix source);
+
+/* The nearest number that the backend's activations can hold, and the bytes of one. */
+float check_round(const struct check *check, double value);
+size_t check_row_bytes(const struct check *check);
+
+/* Random rows in a dtype; `values` gets them as the backend holds them [n_rows * n_cols]. In steps
+ * of 1/8 when `exact`, so that short sums have no rounding. */
 const void *check_elements(struct check *check, enum dtype dtype, size_t n, float *values,
                            bool exact);
 struct weight check_weight(struct check *check, struct weight shape, float *values, bool exact);
@@ -105,7 +118,7 @@ uint64_t check_random(struct check *check);
 int32_t check_below(struct check *check, int32_t n); /* [0, n) */
 double check_uniform(struct check *check);           /* [0, 1) */
 
-/* Kinds of rows, so that every batch has some of each. */
+/* Kinds of rows, so that every batch has some of each; all as check_round has them. */
 enum row_kind { ROW_NORMAL, ROW_EQUAL, ROW_HUGE, ROW_TINY, ROW_ZERO, ROW_KIND_COUNT };
 void check_fill_row(struct check *check, float *row, int32_t n, enum row_kind kind);
 /* Row r is of kind r modulo the number of kinds, from `first` on. */
@@ -125,6 +138,7 @@ static inline double check_keep(bool naive, double value)
 struct check_tally {
     double subject, naive;
     int64_t n;
+    enum dtype dtype; /* of what is judged: f32, or the backend's activation */
 };
 
 /* What one evaluation of a row should be. */

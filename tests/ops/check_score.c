@@ -269,7 +269,7 @@ static void draw_hidden(struct check *check, const struct score_case *c, float *
     } else {
         check_fill_row(check, row, c->n_in, ROW_NORMAL);
         for (int32_t k = 0; k < c->n_in; k++)
-            row[k] *= (float)deviation;
+            row[k] = check_round(check, row[k] * deviation);
     }
 }
 
@@ -573,6 +573,10 @@ static void commit_case(struct check *check, int32_t n_requests)
     backend_commit(&check->backend, &args);
     check_finish(check);
     backend_download(&check->backend, found, args.canvas);
+    backend_download(&check->backend, c->picks, raw);
+    for (int32_t i = 0; i < c->n_picks; i++)
+        if ((c->picks[i].is_committed != 0) != (found[c->cell[i]] != EMPTY_CELL))
+            check_fail(check, "commit: pick %d is marked %d", i, c->picks[i].is_committed);
     if (memcmp(found, c->wanted, sizeof found) != 0)
         check_fail(check, "commit: other cells than wanted were written (%d requests, rule %d..)",
                    n_requests, (int)c->requests[0].rule);

@@ -18,7 +18,7 @@ static const struct memory_shape SHAPE = {.n_layers = 2,
                                           .pick_bytes = 16,
                                           .n_cells_max = 1024,
                                           .n_slots = 10,
-                                          .kv_element_bytes = 4};
+                                          .element_bytes = 4};
 
 Test(memory, regions_follow_their_formulas)
 {
@@ -62,7 +62,7 @@ Test(memory, llada_8b_has_the_published_sizes)
                                  .pick_bytes = 16,
                                  .n_cells_max = 65536,
                                  .n_slots = 1,
-                                 .kv_element_bytes = 2};
+                                 .element_bytes = 2};
     struct memory_plan tiled, monolithic;
     memory_size(&tiled, &shape);
     shape.n_monolithic_ids = 126464;
