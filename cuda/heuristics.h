@@ -25,8 +25,8 @@ struct attend_item {
     int32_t n_cached, pad;
 };
 
-/* Items of a batch for all its rows (or its picked rows), longest first not needed: in order of the
- * rows. Returns their number, at most heuristics_items_max. */
+/* Items of a batch for all its rows (or its picked rows), in order of the rows. Returns their
+ * number, at most heuristics_items_max. */
 int32_t heuristics_attend_items(struct attend_item *items, const struct batch *batch, bool picked);
 int32_t heuristics_items_max(int32_t n_rows_max);
 

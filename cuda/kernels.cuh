@@ -14,44 +14,50 @@ extern "C" {
 #include "backend/backend.h"
 }
 
-#include "heuristics.h"
+#include "cuda/heuristics.h"
 
 typedef __nv_bfloat16 bf16;
 
 /* ---- pointwise.cu ---- */
 
-cudaError_t launch_embed(bf16 *out, const bf16 *table, const int32_t *canvas,
-                         const int32_t *canvas_index, int32_t n_rows, int32_t n_cols,
+struct embed_index {
+    const int32_t *canvas, *canvas_index; /* [n_cells], [n_rows] */
+    int32_t n_rows, n_cols;
+};
+cudaError_t launch_embed(bf16 *out, const void *table, enum dtype dtype, embed_index index,
                          cudaStream_t stream);
 
-/* Rotates in f32, rounds once. `row_of`: batch row of each row of x; NULL: row r is batch row r. */
+/* Rotates in f32. */
 struct rope_shape {
+    const float *table;      /* [n_positions, head_dim] */
+    const int32_t *position; /* by batch row */
+    const int32_t *row_of;   /* [n_rows] batch rows of x; NULL: row r is batch row r */
     int32_t n_rows, n_cols, col_begin, n_heads, head_dim;
 };
-cudaError_t launch_rope(bf16 *x, const float *table, const int32_t *position,
-                        const int32_t *row_of, struct rope_shape shape, cudaStream_t stream);
+cudaError_t launch_rope(bf16 *x, const struct rope_shape *shape, cudaStream_t stream);
 
-/* silu and product in f32, one rounding. */
+/* silu and product in f32. */
 cudaError_t launch_gated_act(bf16 *out, const bf16 *x, int32_t n_rows, int32_t n_cols,
                              cudaStream_t stream);
 
 cudaError_t launch_gather_rows(bf16 *out, const bf16 *x, const int32_t *picked_row, int32_t n_picks,
                                int32_t n_cols, cudaStream_t stream);
 
-/* out[r] += bias, in f32, rounded again: for matrices that cublasLt does not take. */
-cudaError_t launch_to_bf16(bf16 *out, const float *in, int32_t n, cudaStream_t stream);
+/* n numbers of the sequence, one after the other. */
+cudaError_t launch_dummy(bf16 *out, int64_t n, const struct dummy_args *args, cudaStream_t stream);
 
-/* Numbers [first, first + n) of the dummy sequence of model/weights.h, times scale. */
-cudaError_t launch_dummy(bf16 *out, int64_t n, uint64_t seed, uint64_t first, float scale,
-                         cudaStream_t stream);
+cudaError_t launch_round(bf16 *out, const float *in, int32_t n, cudaStream_t stream);
 
 /* ---- norm.cu ---- */
 
-/* sum (rounded where it is stored) and mean of squares in f32 from the unrounded sum. `add` and
- * `sum` may be NULL. */
-cudaError_t launch_rms_norm(bf16 *out, bf16 *sum, const bf16 *x, const bf16 *add,
-                            const float *weight, float epsilon, int32_t n_rows, int32_t n_cols,
-                            cudaStream_t stream);
+/* The mean of squares is taken from the unrounded sum. `add` and `sum` may be NULL. */
+struct norm_shape {
+    const float *weight;
+    float epsilon;
+    int32_t n_rows, n_cols;
+};
+cudaError_t launch_rms_norm(const struct norm_shape *shape, bf16 *out, bf16 *sum, const bf16 *x,
+                            const bf16 *add, cudaStream_t stream);
 
 /* ---- attention.cu ---- */
 

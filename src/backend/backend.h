@@ -352,7 +352,7 @@ bool backend_allocate(struct backend *backend, const size_t region_bytes[REGION_
 /* Memory of a region: lives until close; alignment 64; asserts that the region's size holds it. */
 void *backend_reserve(struct backend *backend, enum region region, size_t size_bytes);
 
-/* Bytes that a weight takes in this backend's layout (>= n_out * n_in * size of its dtype). */
+/* Bytes that a weight takes in this backend's layout and type. */
 size_t backend_weight_bytes(const struct backend *backend, int32_t n_out, int32_t n_in,
                             enum dtype dtype);
 

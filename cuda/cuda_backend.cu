@@ -1,0 +1,368 @@
+/* The cuda backend: life, memory and steps. Arrays of the host travel through one pinned buffer per
+ * step; ops are enqueued on one stream and finish_step waits for it. The ops themselves are in
+ * cuda_ops.cu. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cuda/cuda_state.cuh"
+
+#define OLDEST_MAJOR 8 /* compute capability 8.0: bf16 tensor cores */
+#define ROWS_USUAL   16384
+#define UPLOAD_BYTES ((size_t)16 << 20) /* of each of two pinned buffers */
+#define SPARE_BYTES  ((size_t)512 << 20) /* left to the driver and cuBLAS */
+#define ALIGNMENT_BYTES ((size_t)1 << 20) /* of a region: what wider alignment takes */
+
+static const char *const region_names[REGION_COUNT] = {"weights", "KV cache", "scratch"};
+
+/* ---- opening ---- */
+
+/* The device asked for, else the scheduler's local rank on a node whose GPUs all tasks see. */
+static int choose_device(const struct backend_limits *limits, int n_devices)
+{
+    const char *local = getenv("SLURM_LOCALID");
+    if (limits->device >= 0) return limits->device;
+    return local ? atoi(local) % n_devices : 0;
+}
+
+static bool check_device(struct cuda *cuda, struct error *err)
+{
+    cudaDeviceProp *properties = &cuda->properties;
+    if (!cuda_good(cudaGetDeviceProperties(properties, cuda->device), "properties", err)) return false;
+    if (properties->major >= OLDEST_MAJOR) return true;
+    return error_set(err, ERROR_UNAVAILABLE,
+                     "GPU %d (%s) has compute capability %d.%d, %d.0 is the least with bf16; use "
+                     "--backend cpu",
+                     cuda->device, properties->name, properties->major, properties->minor,
+                     OLDEST_MAJOR);
+}
+
+static bool open_device(struct cuda *cuda, const struct backend_limits *limits, struct error *err)
+{
+    int n_devices = 0;
+    cudaError_t status = cudaGetDeviceCount(&n_devices);
+    if (status != cudaSuccess)
+        return error_set(err, ERROR_UNAVAILABLE, "no usable GPU: %s; use --backend cpu",
+                         cudaGetErrorString(status));
+    cuda->device = choose_device(limits, n_devices);
+    if (cuda->device >= n_devices)
+        return error_set(err, ERROR_UNAVAILABLE, "GPU %d was asked for, %d visible: 0 to %d",
+                         cuda->device, n_devices, n_devices - 1);
+    return check_device(cuda, err) &&
+           cuda_good(cudaSetDevice(cuda->device), "choosing the GPU", err) &&
+           cuda_good(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "a stream",
+                     err) &&
+           cuda_good(cudaEventCreate(&cuda->begin), "an event", err) &&
+           cuda_good(cudaEventCreate(&cuda->end), "an event", err) && gemm_open(&cuda->gemm, err);
+}
+
+static void cuda_close(struct backend *backend)
+{
+    struct cuda *cuda = cuda_of(backend);
+    gemm_close(&cuda->gemm);
+    for (int i = 0; i < REGION_COUNT; i++)
+        cudaFree(cuda->regions[i].base);
+    for (int i = 0; i < 2; i++) {
+        cudaFreeHost(cuda->upload[i]);
+        if (cuda->uploaded[i]) cudaEventDestroy(cuda->uploaded[i]);
+    }
+    cudaFreeHost(cuda->staging.host);
+    free(cuda->items);
+    if (cuda->begin) cudaEventDestroy(cuda->begin);
+    if (cuda->end) cudaEventDestroy(cuda->end);
+    if (cuda->stream) cudaStreamDestroy(cuda->stream);
+    free(cuda);
+    backend->state = NULL;
+}
+
+static bool cuda_open(struct backend *backend, const struct backend_limits *limits,
+                      struct error *err)
+{
+    struct cuda *cuda = (struct cuda *)calloc(1, sizeof *cuda);
+    if (!cuda) return error_set(err, ERROR_UNAVAILABLE, "no memory for the cuda backend");
+    backend->state = cuda;
+    backend->activation = DTYPE_BF16;
+    backend->n_rows_usual = ROWS_USUAL;
+    if (open_device(cuda, limits, err)) return true;
+    cuda_close(backend);
+    return false;
+}
+
+/* ---- memory ---- */
+
+static size_t cuda_free_bytes(const struct backend *backend)
+{
+    size_t n_free = 0, n_total = 0;
+    (void)backend;
+    if (cudaMemGetInfo(&n_free, &n_total) != cudaSuccess) return 0;
+    return n_free > SPARE_BYTES ? n_free - SPARE_BYTES : 0;
+}
+
+static bool allocate_host(struct cuda *cuda, struct error *err)
+{
+    size_t n_items = (size_t)heuristics_items_max(cuda->n_rows_max);
+    cuda->items = (struct attend_item *)calloc(n_items, sizeof *cuda->items);
+    if (!cuda->items) return error_set(err, ERROR_UNAVAILABLE, "no memory for the batch");
+    for (int i = 0; i < 2; i++)
+        if (!cuda_good(cudaMallocHost((void **)&cuda->upload[i], UPLOAD_BYTES), "pinned memory", err) ||
+            !cuda_good(cudaEventCreate(&cuda->uploaded[i]), "an event", err))
+            return false;
+    cuda->staging.size = cuda_staging_bytes(cuda->n_rows_max, cuda->n_picks_max);
+    return cuda_good(cudaMallocHost((void **)&cuda->staging.host, cuda->staging.size),
+                     "pinned memory", err);
+}
+
+static bool cuda_allocate(struct backend *backend, const size_t region_bytes[REGION_COUNT],
+                          struct error *err)
+{
+    struct cuda *cuda = cuda_of(backend);
+    for (int i = 0; i < REGION_COUNT; i++) {
+        struct cuda_region *region = &cuda->regions[i];
+        region->size = region_bytes[i] + ALIGNMENT_BYTES;
+        if (region_bytes[i] == 0) continue;
+        if (!cuda_good(cudaMalloc((void **)&region->base, region->size), region_names[i], err))
+            return error_wrap(err, "%.1f MiB of device memory",
+                              (double)region->size / (1024.0 * 1024.0));
+    }
+    return allocate_host(cuda, err);
+}
+
+static void *cuda_reserve(struct backend *backend, enum region region, size_t size_bytes)
+{
+    struct cuda_region *taken = &cuda_of(backend)->regions[region];
+    size_t n_bytes = (size_bytes + CUDA_ALIGNMENT - 1) / CUDA_ALIGNMENT * CUDA_ALIGNMENT;
+    if (taken->used + n_bytes > taken->size) return NULL; /* the wrapper asserts */
+    void *memory = taken->base + taken->used;
+    taken->used += n_bytes;
+    return memory;
+}
+
+static size_t cuda_weight_bytes(const struct backend *backend, int32_t n_out, int32_t n_in,
+                                enum dtype dtype)
+{
+    (void)backend;
+    (void)dtype; /* bf16, row by row, whatever the file has */
+    return (size_t)n_out * (size_t)n_in * sizeof(bf16);
+}
+
+/* One piece through a pinned buffer, converted on the way where `to` differs. */
+static void upload_piece(struct backend *backend, uint8_t *target, const uint8_t *source, size_t n,
+                         enum dtype from, enum dtype to)
+{
+    struct cuda *cuda = cuda_of(backend);
+    int at = cuda->n_uploads++ & 1;
+    uint8_t *pinned = cuda->upload[at];
+    cuda_check(backend, cudaEventSynchronize(cuda->uploaded[at]), "uploading");
+    if (from == to) {
+        memcpy(pinned, source, n * dtype_bytes(from));
+    } else {
+        for (size_t i = 0; i < n; i++) {
+            uint16_t half;
+            float single;
+            memcpy(&half, source + 2 * i, sizeof half);
+            if (from == DTYPE_F32) memcpy(&single, source + 4 * i, sizeof single);
+            else single = dtype_f32_from_f16(half);
+            ((uint16_t *)pinned)[i] = dtype_bf16_from_f32(single);
+        }
+    }
+    cuda_check(backend,
+               cudaMemcpyAsync(target, pinned, n * dtype_bytes(to), cudaMemcpyHostToDevice,
+                               cuda->stream),
+               "uploading");
+    cuda_check(backend, cudaEventRecord(cuda->uploaded[at], cuda->stream), "uploading");
+}
+
+/* n numbers of type `from`, which become `to` (the same, or bf16). */
+static void upload(struct backend *backend, void *target, const void *source, size_t n,
+                   enum dtype from, enum dtype to)
+{
+    size_t n_piece = UPLOAD_BYTES / sizeof(float);
+    for (size_t begin = 0; begin < n; begin += n_piece) {
+        size_t n_now = n - begin < n_piece ? n - begin : n_piece;
+        upload_piece(backend, (uint8_t *)target + begin * dtype_bytes(to),
+                     (const uint8_t *)source + begin * dtype_bytes(from), n_now, from, to);
+    }
+}
+
+static void cuda_upload(struct backend *backend, struct matrix target, const void *source)
+{
+    size_t n = (size_t)target.n_rows * (size_t)target.n_cols;
+    upload(backend, target.data, source, n, target.dtype, target.dtype);
+}
+
+static void cuda_upload_weight(struct backend *backend, struct weight target, int32_t out_begin,
+                               int32_t n_out, const void *source)
+{
+    bf16 *rows = (bf16 *)target.data + (size_t)out_begin * (size_t)target.n_in;
+    upload(backend, rows, source, (size_t)n_out * (size_t)target.n_in, target.dtype, DTYPE_BF16);
+}
+
+static void cuda_download(struct backend *backend, void *target, struct matrix source)
+{
+    struct cuda *cuda = cuda_of(backend);
+    size_t n = (size_t)source.n_rows * (size_t)source.n_cols;
+    cuda_check(backend,
+               cudaMemcpyAsync(target, source.data, n * dtype_bytes(source.dtype),
+                               cudaMemcpyDeviceToHost, cuda->stream),
+               "downloading");
+    cuda_check(backend, cudaStreamSynchronize(cuda->stream), "downloading");
+}
+
+static void cuda_fill_dummy(struct backend *backend, const struct dummy_args *args)
+{
+    int64_t n = (int64_t)args->target.n_out * args->target.n_in;
+    cuda_check(backend,
+               launch_dummy((bf16 *)args->target.data, n, args, cuda_of(backend)->stream),
+               "dummy weights");
+}
+
+/* ---- steps ---- */
+
+static size_t score_bytes(int32_t n_picks_max)
+{
+    int32_t n = n_picks_max < CUDA_SCORE_ROWS ? n_picks_max : CUDA_SCORE_ROWS;
+    return 2 * arena_round_up((size_t)n * CUDA_SCORE_IDS * sizeof(float)) +
+           arena_round_up(score_state_bytes(n));
+}
+
+static size_t cuda_scratch_bytes(const struct backend *backend, int32_t n_rows_max,
+                                 int32_t n_picks_max)
+{
+    struct cuda *cuda = cuda_of(backend);
+    cuda->n_rows_max = n_rows_max; /* allocate takes pinned memory to match */
+    cuda->n_picks_max = n_picks_max > 0 ? n_picks_max : 1;
+    return arena_round_up(cuda_staging_bytes(cuda->n_rows_max, cuda->n_picks_max)) +
+           arena_round_up(gemm_device_bytes()) + score_bytes(cuda->n_picks_max);
+}
+
+/* The first step takes what ops need inside. */
+static void take_scratch(struct backend *backend)
+{
+    struct cuda *cuda = cuda_of(backend);
+    int32_t n = cuda->n_picks_max < CUDA_SCORE_ROWS ? cuda->n_picks_max : CUDA_SCORE_ROWS;
+    size_t tile_bytes = (size_t)n * CUDA_SCORE_IDS * sizeof(float);
+    cuda->staging.device =
+        (uint8_t *)cuda_reserve(backend, REGION_SCRATCH, cuda->staging.size);
+    gemm_take(&cuda->gemm, (uint8_t *)cuda_reserve(backend, REGION_SCRATCH, gemm_device_bytes()));
+    cuda->n_score_rows = n;
+    cuda->logits = (float *)cuda_reserve(backend, REGION_SCRATCH, tile_bytes);
+    cuda->uncond = (float *)cuda_reserve(backend, REGION_SCRATCH, tile_bytes);
+    cuda->score_states = cuda_reserve(backend, REGION_SCRATCH, score_state_bytes(n));
+}
+
+static void stage_batch(struct backend *backend, const struct batch *batch)
+{
+    struct cuda *cuda = cuda_of(backend);
+    size_t n_rows = (size_t)batch->n_rows, n_picks = (size_t)batch->n_picks;
+    struct cuda_batch *on_device = &cuda->batch;
+    on_device->canvas_index = STAGE(backend, batch->canvas_index, n_rows);
+    on_device->position = STAGE(backend, batch->position, n_rows);
+    on_device->visible_end = STAGE(backend, batch->visible_end, n_rows);
+    on_device->sequences = STAGE(backend, batch->sequences, (size_t)batch->n_sequences);
+    on_device->picked_row = STAGE(backend, batch->picked_row, n_picks);
+    for (int picked = 0; picked < 2; picked++) {
+        int32_t n = heuristics_attend_items(cuda->items, batch, picked == 1);
+        on_device->n_items[picked] = n;
+        on_device->items[picked] = STAGE_ONCE(backend, cuda->items, (size_t)n);
+    }
+}
+
+static void cuda_start_step(struct backend *backend, const struct batch *batch, uint64_t shape_key)
+{
+    struct cuda *cuda = cuda_of(backend);
+    (void)shape_key;
+    if (!cuda->staging.device) take_scratch(backend);
+    cuda->staging.used = 0;
+    cuda->staging.n_known = 0;
+    cuda_check(backend, cudaEventRecord(cuda->begin, cuda->stream), "a step");
+    stage_batch(backend, batch);
+}
+
+static bool cuda_finish_step(struct backend *backend, uint64_t *device_ns, struct error *err)
+{
+    struct cuda *cuda = cuda_of(backend);
+    float ms = 0;
+    cuda_check(backend, cudaEventRecord(cuda->end, cuda->stream), "a step");
+    cudaError_t status = cudaStreamSynchronize(cuda->stream);
+    if (status == cudaSuccess) status = cudaEventElapsedTime(&ms, cuda->begin, cuda->end);
+    *device_ns = (uint64_t)((double)ms * 1e6);
+    if (status == cudaSuccess) return true;
+    return error_set(err, ERROR_STOPPED, "GPU %d: %s", cuda->device, cudaGetErrorString(status));
+}
+
+/* ---- what the ops share ---- */
+
+bool cuda_good(cudaError_t status, const char *what, struct error *err)
+{
+    if (status == cudaSuccess) return true;
+    return error_set(err, ERROR_UNAVAILABLE, "%s: %s", what, cudaGetErrorString(status));
+}
+
+void cuda_check(struct backend *backend, cudaError_t status, const char *what)
+{
+    if (status == cudaSuccess || backend->failure.code != ERROR_NONE) return;
+    error_set(&backend->failure, ERROR_STOPPED, "GPU: %s: %s", what, cudaGetErrorString(status));
+}
+
+const void *cuda_stage(struct backend *backend, const void *array, size_t n_bytes, bool lasts)
+{
+    struct cuda *cuda = cuda_of(backend);
+    struct cuda_staging *staging = &cuda->staging;
+    for (int32_t i = 0; i < staging->n_known && lasts; i++)
+        if (staging->known[i].host == array && staging->known[i].n_bytes >= n_bytes)
+            return staging->device + staging->known[i].at;
+    size_t at = staging->used;
+    if (n_bytes == 0 || backend->failure.code != ERROR_NONE) return staging->device;
+    if (at + n_bytes > staging->size) {
+        error_set(&backend->failure, ERROR_UNAVAILABLE,
+                  "a step's arrays outgrow their %zu bytes of device memory", staging->size);
+        return staging->device;
+    }
+    memcpy(staging->host + at, array, n_bytes);
+    cuda_check(backend,
+               cudaMemcpyAsync(staging->device + at, staging->host + at, n_bytes,
+                               cudaMemcpyHostToDevice, cuda->stream),
+               "a step's arrays");
+    staging->used = arena_round_up(at + n_bytes);
+    if (lasts && staging->n_known < CUDA_KNOWN_MAX)
+        staging->known[staging->n_known++] = {array, n_bytes, at};
+    return staging->device + at;
+}
+
+size_t cuda_staging_bytes(int32_t n_rows_max, int32_t n_picks_max)
+{
+    size_t rows = (size_t)n_rows_max, picks = (size_t)n_picks_max;
+    size_t n_items = (size_t)heuristics_items_max(n_rows_max);
+    size_t per_row = 3 * sizeof(int32_t) + sizeof(struct sequence) + sizeof(struct store_row) +
+                     2 * sizeof(struct select_sequence);
+    size_t per_pick = 5 * sizeof(int32_t) + sizeof(struct score_row) + sizeof(struct commit_request);
+    return rows * per_row + picks * per_pick + 2 * n_items * sizeof(struct attend_item) +
+           CUDA_KNOWN_MAX * 2 * CUDA_ALIGNMENT;
+}
+
+const struct backend_ops backend_cuda_ops = {
+    .name = "cuda",
+    .open = cuda_open,
+    .close = cuda_close,
+    .free_bytes = cuda_free_bytes,
+    .allocate = cuda_allocate,
+    .reserve = cuda_reserve,
+    .weight_bytes = cuda_weight_bytes,
+    .upload = cuda_upload,
+    .upload_weight = cuda_upload_weight,
+    .download = cuda_download,
+    .fill_dummy = cuda_fill_dummy,
+    .scratch_bytes = cuda_scratch_bytes,
+    .start_step = cuda_start_step,
+    .finish_step = cuda_finish_step,
+    .embed = cuda_embed,
+    .rms_norm = cuda_rms_norm,
+    .linear = cuda_linear,
+    .rope = cuda_rope,
+    .store_kv = cuda_store_kv,
+    .attend = cuda_attend,
+    .gated_act = cuda_gated_act,
+    .gather_rows = cuda_gather_rows,
+    .select_kv = cuda_select_kv,
+    .score = cuda_score,
+    .commit = cuda_commit,
+};
