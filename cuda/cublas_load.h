@@ -6,11 +6,11 @@
 #include <cublasLt.h>
 #include <stdbool.h>
 
-#include "base/error.h"
-
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+#include "base/error.h"
 
 /* Name without "cublasLt". The table's entries have the types of cublasLt.h. */
 #define CUBLAS_FUNCTIONS(FUNCTION)                                                                 \

@@ -1,0 +1,152 @@
+/* commit: which picks are written into the canvas. The rules are those of backend/host.c: a request's
+ * picks are walked in order of confidence without storing an order, each next one being the best
+ * behind the last. */
+#include "backend/noise.h"
+#include "cuda/device.cuh"
+#include "cuda/kernels.cuh"
+
+#define THREADS 128 /* four requests */
+
+struct commit_state {
+    int32_t *canvas;
+    pick *picks;
+    const int32_t *cell, *twin_cell;
+    const uint32_t *position;
+    commit_request request;
+};
+
+static __device__ int lane_index()
+{
+    return (int)threadIdx.x % WARP;
+}
+
+/* What a request's picks are sorted by, descending. */
+static __device__ double order_value(const commit_state &state, int32_t at)
+{
+    const commit_request &request = state.request;
+    double value = state.picks[at].confidence;
+    if (request.rule != COMMIT_TOP || !(request.order_temperature > 0)) return value;
+    double u = noise_uniform(request.noise_key, request.step, state.position[at], NOISE_ORDER);
+    return value / request.order_temperature - log(-log(u));
+}
+
+/* Equal values: the lower position, which is the lower index. Index -1 comes last. */
+static __device__ bool is_before(double a_value, int32_t a, double b_value, int32_t b)
+{
+    if (a < 0 || b < 0) return a >= 0;
+    return a_value > b_value || (a_value == b_value && a < b);
+}
+
+/* The first pick in order behind `last` (-1: the first of all), the same in every lane; -1: none. */
+static __device__ int32_t next_pick(const commit_state &state, int32_t last)
+{
+    int32_t best = -1;
+    double best_value = 0, last_value = last < 0 ? 0 : order_value(state, last);
+    for (int32_t i = lane_index(); i < state.request.n_picks; i += WARP) {
+        int32_t at = state.request.pick_begin + i;
+        double value = order_value(state, at);
+        if (last >= 0 && !is_before(last_value, last, value, at)) continue;
+        if (!is_before(value, at, best_value, best)) continue;
+        best = at;
+        best_value = value;
+    }
+    for (int lane = WARP / 2; lane > 0; lane /= 2) {
+        int32_t other = __shfl_xor_sync(WARP_ALL, best, lane);
+        double other_value = __shfl_xor_sync(WARP_ALL, best_value, lane);
+        if (!is_before(other_value, other, best_value, best)) continue;
+        best = other;
+        best_value = other_value;
+    }
+    return best;
+}
+
+static __device__ void write_pick(const commit_state &state, int32_t at)
+{
+    int32_t id = state.picks[at].id;
+    state.canvas[state.cell[at]] = id;
+    if (state.twin_cell[at] >= 0) state.canvas[state.twin_cell[at]] = id;
+    state.picks[at].is_committed = 1;
+}
+
+static __device__ void commit_top(const commit_state &state)
+{
+    int32_t at = -1, n = state.request.n_commit;
+    if (n > state.request.n_picks) n = state.request.n_picks;
+    for (int32_t i = 0; i < n; i++) {
+        at = next_pick(state, at);
+        if (lane_index() == 0) write_pick(state, at);
+    }
+}
+
+static __device__ void commit_threshold(const commit_state &state)
+{
+    int32_t best = next_pick(state, -1);
+    for (int32_t i = lane_index(); i < state.request.n_picks; i += WARP) {
+        int32_t at = state.request.pick_begin + i;
+        if (at == best || state.picks[at].confidence >= state.request.threshold)
+            write_pick(state, at);
+    }
+}
+
+/* The last rank always passes when it is reached (backend/host.c). */
+static __device__ void commit_factor(const commit_state &state)
+{
+    int32_t at = -1;
+    for (int32_t rank = 1; rank <= state.request.n_picks; rank++) {
+        at = next_pick(state, at);
+        double needed = 1 - state.request.factor / (rank + 1);
+        bool passes = rank == 1 || state.picks[at].confidence >= needed;
+        if (!passes && rank < state.request.n_picks) return;
+        if (lane_index() == 0) write_pick(state, at);
+    }
+}
+
+static __device__ void commit_each(const commit_state &state)
+{
+    const commit_request &request = state.request;
+    for (int32_t i = lane_index(); i < request.n_picks; i += WARP) {
+        int32_t at = request.pick_begin + i;
+        double u = noise_uniform(request.noise_key, request.step, state.position[at], NOISE_EACH);
+        if (u < request.threshold) write_pick(state, at);
+    }
+}
+
+/* Unmarks all picks. False: one of them has no id. */
+static __device__ bool clear_picks(const commit_state &state)
+{
+    bool has_ids = true;
+    for (int32_t i = lane_index(); i < state.request.n_picks; i += WARP) {
+        pick *at = &state.picks[state.request.pick_begin + i];
+        at->is_committed = 0;
+        has_ids = has_ids && at->id >= 0;
+    }
+    __syncwarp();
+    return __all_sync(WARP_ALL, has_ids);
+}
+
+/* A warp commits one request's picks (commit of backend.h). Some hundred numbers: bound by latency. */
+static __global__ void __launch_bounds__(THREADS)
+    commit(commit_state state, const commit_request *requests, int32_t n)
+{
+    int32_t index = (int32_t)(blockIdx.x * THREADS + threadIdx.x) / WARP;
+    if (index >= n) return;
+    state.request = requests[index];
+    if (state.request.n_picks == 0 || !clear_picks(state)) return;
+    switch (state.request.rule) {
+    case COMMIT_TOP: commit_top(state); break;
+    case COMMIT_THRESHOLD: commit_threshold(state); break;
+    case COMMIT_FACTOR: commit_factor(state); break;
+    case COMMIT_EACH: commit_each(state); break;
+    }
+}
+
+cudaError_t launch_commit(int32_t *canvas, struct pick *picks, const int32_t *cell,
+                          const int32_t *twin_cell, const uint32_t *position,
+                          const struct commit_request *requests, int32_t n, cudaStream_t stream)
+{
+    if (n == 0) return cudaSuccess;
+    commit_state state = {canvas, picks, cell, twin_cell, position, {}};
+    unsigned n_blocks = (unsigned)(((int64_t)n * WARP + THREADS - 1) / THREADS);
+    commit<<<n_blocks, THREADS, 0, stream>>>(state, requests, n);
+    return cudaGetLastError();
+}
