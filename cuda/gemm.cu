@@ -80,9 +80,10 @@ static bool describe(struct gemm *gemm, struct gemm_plan *plan, struct error *er
            good(lt->MatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
                                            sizeof epilogue),
                 "epilogue", err) &&
-           good(lt->MatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE,
-                                           &bias_type, sizeof bias_type),
-                "type of the bias", err) &&
+           (!plan->has_bias ||
+            good(lt->MatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE,
+                                            &bias_type, sizeof bias_type),
+                 "type of the bias", err)) &&
            good(lt->MatrixLayoutCreate(&plan->w, CUDA_R_16BF, n_in, n_out, plan->n_in), "w", err) &&
            good(lt->MatrixLayoutCreate(&plan->x, CUDA_R_16BF, n_in, TYPICAL_ROWS, plan->n_in), "x",
                 err) &&

@@ -230,7 +230,8 @@ static void judge_norm(struct check *check, const struct norm_case *c, const flo
         struct check_row row = {exact, naive, c->n_cols, largest(exact, c->n_cols)};
         check_tally_row(tally, found + (ptrdiff_t)r * c->n_cols, &row);
         for (int32_t k = 0; k < c->n_cols && c->sum_place != SUM_ABSENT; k++) {
-            if ((double)sums[(ptrdiff_t)r * c->n_cols + k] != norm_sum(c, r, k))
+            double sum = check_round(check, norm_sum(c, r, k));
+            if ((double)sums[(ptrdiff_t)r * c->n_cols + k] != sum)
                 check_fail(check, "rms_norm: sum is not x + add rounded once");
         }
     }
