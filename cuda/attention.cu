@@ -5,8 +5,9 @@
  *     loop    64 keys at a time: first the sequence's cached ones, then its fresh ones, each part
  *             ending in a tile of its own; loads run one tile ahead (cp.async, two buffers)
  *
- * A row's result depends on its own keys in that order and on nothing else. Scores and sums are f32,
- * probabilities are rounded to bf16 for the product with the values, outputs are rounded once. */
+ * A row's result depends on its own keys in that order and on nothing else. Scores and sums are
+ * f32, probabilities are rounded to bf16 for the product with the values, outputs are rounded once.
+ */
 #include "cuda/device.cuh"
 #include "cuda/kernels.cuh"
 
@@ -118,8 +119,8 @@ static __device__ __forceinline__ key_tile find_tile(const attend_launch &launch
         tile.values = launch.cached_values + at;
         tile.stride = head_dim;
     } else {
-        const bf16 *x = fresh.x + (int64_t)(item.row_begin + tile.first) * fresh.n_cols +
-                        kv_head * head_dim;
+        const bf16 *x =
+            fresh.x + (int64_t)(item.row_begin + tile.first) * fresh.n_cols + kv_head * head_dim;
         tile.keys = x + fresh.key_col;
         tile.values = x + fresh.value_col;
         tile.stride = fresh.n_cols;
@@ -198,24 +199,29 @@ struct key_range {
     bool is_cached;
 };
 
-/* Scores of keys that the row does not see become -inf. */
+/* Scores of keys from n_seen on become -inf in one fragment row. */
+static __device__ __forceinline__ void hide_from(float scores[N_TILES][4], int half, int32_t n_seen)
+{
+    int column = 2 * ((int)threadIdx.x % 4);
+    if (n_seen >= PART_KEYS) return;
+#pragma unroll
+    for (int n = 0; n < N_TILES; n++)
+#pragma unroll
+        for (int e = 0; e < 2; e++)
+            if (n * 8 + column + e >= n_seen) scores[n][2 * half + e] = -INFINITY;
+}
+
+/* Scores of keys that a row does not see become -inf. */
 template <int head_dim>
 static __device__ __forceinline__ void hide(float scores[M_TILES][N_TILES][4],
                                             const row_state<head_dim> &rows, key_range range)
 {
-    int column = 2 * ((int)threadIdx.x % 4);
 #pragma unroll
     for (int m = 0; m < M_TILES; m++)
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             int32_t end = range.is_cached ? range.end : rows.visible[m][half];
-            int32_t n_seen = end - range.first;
-            if (n_seen >= PART_KEYS) continue;
-#pragma unroll
-            for (int n = 0; n < N_TILES; n++)
-#pragma unroll
-                for (int e = 0; e < 2; e++)
-                    if (n * 8 + column + e >= n_seen) scores[m][n][2 * half + e] = -INFINITY;
+            hide_from(scores[m], half, end - range.first);
         }
 }
 
@@ -251,9 +257,8 @@ static __device__ __forceinline__ void renew(float scores[N_TILES][4], row_state
 
 /* out += probabilities . values */
 template <int head_dim>
-static __device__ __forceinline__ void add_values(row_state<head_dim> &rows,
-                                                  const float scores[M_TILES][N_TILES][4],
-                                                  uint32_t values)
+static __device__ __forceinline__ void
+add_values(row_state<head_dim> &rows, const float scores[M_TILES][N_TILES][4], uint32_t values)
 {
     constexpr uint32_t row_bytes = head_dim * sizeof(bf16);
 #pragma unroll
@@ -355,10 +360,10 @@ template <int head_dim>
 static __device__ __forceinline__ lane_rows find_lane_rows(const bf16 *queries, const bf16 *tiles)
 {
     int lane = (int)threadIdx.x % WARP, low = lane & 7, high = lane >> 4, middle = lane >> 3 & 1;
-    return {shared_address(queries + swizzle<head_dim>(lane & 15, high)),
-            shared_address(tiles + swizzle<head_dim>(low + 8 * high, middle)),
-            shared_address(tiles + TILE_KEYS * head_dim +
-                           swizzle<head_dim>(low + 8 * middle, high))};
+    return {
+        shared_address(queries + swizzle<head_dim>(lane & 15, high)),
+        shared_address(tiles + swizzle<head_dim>(low + 8 * high, middle)),
+        shared_address(tiles + TILE_KEYS * head_dim + swizzle<head_dim>(low + 8 * middle, high))};
 }
 
 /* A part of a tile at a time, so that scores and outputs fit the registers. `at`: of the tile's
@@ -468,8 +473,8 @@ static __device__ void see_keys(any_row &row, const key_tile &tile, const float 
     }
 }
 
-/* A warp makes rows of attend (backend.h) one by one, for head sizes and alignments that attend_tiles
- * does not take. */
+/* A warp makes rows of attend (backend.h) one by one, for head sizes and alignments that
+ * attend_tiles does not take. */
 static __global__ void __launch_bounds__(ATTEND_THREADS) attend_any(attend_launch launch)
 {
     __shared__ float queries[ATTEND_THREADS / WARP][HEAD_PARTS * WARP];
@@ -512,8 +517,8 @@ template <int head_dim>
 static cudaError_t launch_tiles(const attend_launch *launch, dim3 grid, cudaStream_t stream)
 {
     const int n_bytes = (ATTEND_ROWS + 4 * TILE_KEYS) * head_dim * (int)sizeof(bf16);
-    cudaError_t status = cudaFuncSetAttribute(
-        attend_tiles<head_dim>, cudaFuncAttributeMaxDynamicSharedMemorySize, n_bytes);
+    cudaError_t status = cudaFuncSetAttribute(attend_tiles<head_dim>,
+                                              cudaFuncAttributeMaxDynamicSharedMemorySize, n_bytes);
     if (status != cudaSuccess) return status;
     attend_tiles<head_dim><<<grid, ATTEND_THREADS, n_bytes, stream>>>(*launch);
     return cudaGetLastError();

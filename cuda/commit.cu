@@ -1,17 +1,15 @@
-/* commit: which picks are written into the canvas. The rules are those of backend/host.c: a request's
- * picks are walked in order of confidence without storing an order, each next one being the best
- * behind the last. */
+/* commit: which picks are written into the canvas. The rules are those of backend/host.c: a
+ * request's picks are walked in order of confidence without storing an order, each next one being
+ * the best behind the last. */
 #include "backend/noise.h"
 #include "cuda/device.cuh"
 #include "cuda/kernels.cuh"
 
 #define THREADS 128 /* four requests */
 
+/* One request and where its picks are. */
 struct commit_state {
-    int32_t *canvas;
-    pick *picks;
-    const int32_t *cell, *twin_cell;
-    const uint32_t *position;
+    commit_launch at;
     commit_request request;
 };
 
@@ -24,9 +22,9 @@ static __device__ int lane_index()
 static __device__ double order_value(const commit_state &state, int32_t at)
 {
     const commit_request &request = state.request;
-    double value = state.picks[at].confidence;
+    double value = state.at.picks[at].confidence;
     if (request.rule != COMMIT_TOP || !(request.order_temperature > 0)) return value;
-    double u = noise_uniform(request.noise_key, request.step, state.position[at], NOISE_ORDER);
+    double u = noise_uniform(request.noise_key, request.step, state.at.position[at], NOISE_ORDER);
     return value / request.order_temperature - log(-log(u));
 }
 
@@ -37,7 +35,8 @@ static __device__ bool is_before(double a_value, int32_t a, double b_value, int3
     return a_value > b_value || (a_value == b_value && a < b);
 }
 
-/* The first pick in order behind `last` (-1: the first of all), the same in every lane; -1: none. */
+/* The first pick in order behind `last` (-1: the first of all), the same in every lane; -1: none.
+ */
 static __device__ int32_t next_pick(const commit_state &state, int32_t last)
 {
     int32_t best = -1;
@@ -62,10 +61,10 @@ static __device__ int32_t next_pick(const commit_state &state, int32_t last)
 
 static __device__ void write_pick(const commit_state &state, int32_t at)
 {
-    int32_t id = state.picks[at].id;
-    state.canvas[state.cell[at]] = id;
-    if (state.twin_cell[at] >= 0) state.canvas[state.twin_cell[at]] = id;
-    state.picks[at].is_committed = 1;
+    int32_t id = state.at.picks[at].id;
+    state.at.canvas[state.at.cell[at]] = id;
+    if (state.at.twin_cell[at] >= 0) state.at.canvas[state.at.twin_cell[at]] = id;
+    state.at.picks[at].is_committed = 1;
 }
 
 static __device__ void commit_top(const commit_state &state)
@@ -83,7 +82,7 @@ static __device__ void commit_threshold(const commit_state &state)
     int32_t best = next_pick(state, -1);
     for (int32_t i = lane_index(); i < state.request.n_picks; i += WARP) {
         int32_t at = state.request.pick_begin + i;
-        if (at == best || state.picks[at].confidence >= state.request.threshold)
+        if (at == best || state.at.picks[at].confidence >= state.request.threshold)
             write_pick(state, at);
     }
 }
@@ -95,7 +94,7 @@ static __device__ void commit_factor(const commit_state &state)
     for (int32_t rank = 1; rank <= state.request.n_picks; rank++) {
         at = next_pick(state, at);
         double needed = 1 - state.request.factor / (rank + 1);
-        bool passes = rank == 1 || state.picks[at].confidence >= needed;
+        bool passes = rank == 1 || state.at.picks[at].confidence >= needed;
         if (!passes && rank < state.request.n_picks) return;
         if (lane_index() == 0) write_pick(state, at);
     }
@@ -106,7 +105,8 @@ static __device__ void commit_each(const commit_state &state)
     const commit_request &request = state.request;
     for (int32_t i = lane_index(); i < request.n_picks; i += WARP) {
         int32_t at = request.pick_begin + i;
-        double u = noise_uniform(request.noise_key, request.step, state.position[at], NOISE_EACH);
+        double u =
+            noise_uniform(request.noise_key, request.step, state.at.position[at], NOISE_EACH);
         if (u < request.threshold) write_pick(state, at);
     }
 }
@@ -116,7 +116,7 @@ static __device__ bool clear_picks(const commit_state &state)
 {
     bool has_ids = true;
     for (int32_t i = lane_index(); i < state.request.n_picks; i += WARP) {
-        pick *at = &state.picks[state.request.pick_begin + i];
+        pick *at = &state.at.picks[state.request.pick_begin + i];
         at->is_committed = 0;
         has_ids = has_ids && at->id >= 0;
     }
@@ -124,13 +124,13 @@ static __device__ bool clear_picks(const commit_state &state)
     return __all_sync(WARP_ALL, has_ids);
 }
 
-/* A warp commits one request's picks (commit of backend.h). Some hundred numbers: bound by latency. */
-static __global__ void __launch_bounds__(THREADS)
-    commit(commit_state state, const commit_request *requests, int32_t n)
+/* A warp commits one request's picks (commit of backend.h). Some hundred numbers: bound by
+ * latency. */
+static __global__ void __launch_bounds__(THREADS) commit(commit_launch launch)
 {
     int32_t index = (int32_t)(blockIdx.x * THREADS + threadIdx.x) / WARP;
-    if (index >= n) return;
-    state.request = requests[index];
+    if (index >= launch.n) return;
+    const commit_state state = {launch, launch.requests[index]};
     if (state.request.n_picks == 0 || !clear_picks(state)) return;
     switch (state.request.rule) {
     case COMMIT_TOP: commit_top(state); break;
@@ -140,13 +140,10 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-cudaError_t launch_commit(int32_t *canvas, struct pick *picks, const int32_t *cell,
-                          const int32_t *twin_cell, const uint32_t *position,
-                          const struct commit_request *requests, int32_t n, cudaStream_t stream)
+cudaError_t launch_commit(const struct commit_launch *launch, cudaStream_t stream)
 {
-    if (n == 0) return cudaSuccess;
-    commit_state state = {canvas, picks, cell, twin_cell, position, {}};
-    unsigned n_blocks = (unsigned)(((int64_t)n * WARP + THREADS - 1) / THREADS);
-    commit<<<n_blocks, THREADS, 0, stream>>>(state, requests, n);
+    if (launch->n == 0) return cudaSuccess;
+    unsigned n_blocks = (unsigned)(((int64_t)launch->n * WARP + THREADS - 1) / THREADS);
+    commit<<<n_blocks, THREADS, 0, stream>>>(*launch);
     return cudaGetLastError();
 }

@@ -6,15 +6,21 @@
 
 #include "cuda/cuda_state.cuh"
 
-#define OLDEST_MAJOR 8 /* compute capability 8.0: bf16 tensor cores */
-#define ROWS_USUAL   16384
-#define UPLOAD_BYTES ((size_t)16 << 20) /* of each of two pinned buffers */
-#define SPARE_BYTES  ((size_t)512 << 20) /* left to the driver and cuBLAS */
-#define ALIGNMENT_BYTES ((size_t)1 << 20) /* of a region: what wider alignment takes */
+#define OLDEST_MAJOR    8 /* compute capability 8.0: bf16 tensor cores */
+#define ROWS_USUAL      16384
+#define UPLOAD_BYTES    ((size_t)16 << 20)  /* of each of two pinned buffers */
+#define SPARE_BYTES     ((size_t)512 << 20) /* left to the driver and cuBLAS */
+#define ALIGNMENT_BYTES ((size_t)1 << 20)   /* of a region: what wider alignment takes */
 
 static const char *const region_names[REGION_COUNT] = {"weights", "KV cache", "scratch"};
 
 /* ---- opening ---- */
+
+static bool good(cudaError_t status, const char *what, struct error *err)
+{
+    if (status == cudaSuccess) return true;
+    return error_set(err, ERROR_UNAVAILABLE, "%s: %s", what, cudaGetErrorString(status));
+}
 
 /* The device asked for, else the scheduler's local rank on a node whose GPUs all tasks see. */
 static int choose_device(const struct backend_limits *limits, int n_devices)
@@ -27,7 +33,7 @@ static int choose_device(const struct backend_limits *limits, int n_devices)
 static bool check_device(struct cuda *cuda, struct error *err)
 {
     cudaDeviceProp *properties = &cuda->properties;
-    if (!cuda_good(cudaGetDeviceProperties(properties, cuda->device), "properties", err)) return false;
+    if (!good(cudaGetDeviceProperties(properties, cuda->device), "properties", err)) return false;
     if (properties->major >= OLDEST_MAJOR) return true;
     return error_set(err, ERROR_UNAVAILABLE,
                      "GPU %d (%s) has compute capability %d.%d, %d.0 is the least with bf16; use "
@@ -47,12 +53,10 @@ static bool open_device(struct cuda *cuda, const struct backend_limits *limits, 
     if (cuda->device >= n_devices)
         return error_set(err, ERROR_UNAVAILABLE, "GPU %d was asked for, %d visible: 0 to %d",
                          cuda->device, n_devices, n_devices - 1);
-    return check_device(cuda, err) &&
-           cuda_good(cudaSetDevice(cuda->device), "choosing the GPU", err) &&
-           cuda_good(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "a stream",
-                     err) &&
-           cuda_good(cudaEventCreate(&cuda->begin), "an event", err) &&
-           cuda_good(cudaEventCreate(&cuda->end), "an event", err) && gemm_open(&cuda->gemm, err);
+    return check_device(cuda, err) && good(cudaSetDevice(cuda->device), "choosing the GPU", err) &&
+           good(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "a stream", err) &&
+           good(cudaEventCreate(&cuda->begin), "an event", err) &&
+           good(cudaEventCreate(&cuda->end), "an event", err) && gemm_open(&cuda->gemm, err);
 }
 
 static void cuda_close(struct backend *backend)
@@ -97,18 +101,31 @@ static size_t cuda_free_bytes(const struct backend *backend)
     return n_free > SPARE_BYTES ? n_free - SPARE_BYTES : 0;
 }
 
-static bool allocate_host(struct cuda *cuda, struct error *err)
+/* Bytes of a step's arrays, at most. */
+static size_t staging_bytes(int32_t n_rows_max, int32_t n_picks_max)
+{
+    size_t rows = (size_t)n_rows_max, picks = (size_t)n_picks_max;
+    size_t n_items = (size_t)heuristics_items_max(n_rows_max);
+    size_t per_row = 3 * sizeof(int32_t) + sizeof(struct sequence) + sizeof(struct store_row) +
+                     2 * sizeof(struct select_sequence);
+    size_t per_pick =
+        5 * sizeof(int32_t) + sizeof(struct score_row) + sizeof(struct commit_request);
+    return rows * per_row + picks * per_pick + 2 * n_items * sizeof(struct attend_item) +
+           CUDA_KNOWN_MAX * 2 * CUDA_ALIGNMENT;
+}
+
+static bool host_arrays_create(struct cuda *cuda, struct error *err)
 {
     size_t n_items = (size_t)heuristics_items_max(cuda->n_rows_max);
     cuda->items = (struct attend_item *)calloc(n_items, sizeof *cuda->items);
     if (!cuda->items) return error_set(err, ERROR_UNAVAILABLE, "no memory for the batch");
     for (int i = 0; i < 2; i++)
-        if (!cuda_good(cudaMallocHost((void **)&cuda->upload[i], UPLOAD_BYTES), "pinned memory", err) ||
-            !cuda_good(cudaEventCreate(&cuda->uploaded[i]), "an event", err))
+        if (!good(cudaMallocHost((void **)&cuda->upload[i], UPLOAD_BYTES), "pinned memory", err) ||
+            !good(cudaEventCreate(&cuda->uploaded[i]), "an event", err))
             return false;
-    cuda->staging.size = cuda_staging_bytes(cuda->n_rows_max, cuda->n_picks_max);
-    return cuda_good(cudaMallocHost((void **)&cuda->staging.host, cuda->staging.size),
-                     "pinned memory", err);
+    cuda->staging.size = staging_bytes(cuda->n_rows_max, cuda->n_picks_max);
+    return good(cudaMallocHost((void **)&cuda->staging.host, cuda->staging.size), "pinned memory",
+                err);
 }
 
 static bool cuda_allocate(struct backend *backend, const size_t region_bytes[REGION_COUNT],
@@ -119,11 +136,11 @@ static bool cuda_allocate(struct backend *backend, const size_t region_bytes[REG
         struct cuda_region *region = &cuda->regions[i];
         region->size = region_bytes[i] + ALIGNMENT_BYTES;
         if (region_bytes[i] == 0) continue;
-        if (!cuda_good(cudaMalloc((void **)&region->base, region->size), region_names[i], err))
+        if (!good(cudaMalloc((void **)&region->base, region->size), region_names[i], err))
             return error_wrap(err, "%.1f MiB of device memory",
                               (double)region->size / (1024.0 * 1024.0));
     }
-    return allocate_host(cuda, err);
+    return host_arrays_create(cuda, err);
 }
 
 static void *cuda_reserve(struct backend *backend, enum region region, size_t size_bytes)
@@ -164,10 +181,10 @@ static void upload_piece(struct backend *backend, uint8_t *target, const uint8_t
             ((uint16_t *)pinned)[i] = dtype_bf16_from_f32(single);
         }
     }
-    cuda_check(backend,
-               cudaMemcpyAsync(target, pinned, n * dtype_bytes(to), cudaMemcpyHostToDevice,
-                               cuda->stream),
-               "uploading");
+    cuda_check(
+        backend,
+        cudaMemcpyAsync(target, pinned, n * dtype_bytes(to), cudaMemcpyHostToDevice, cuda->stream),
+        "uploading");
     cuda_check(backend, cudaEventRecord(cuda->uploaded[at], cuda->stream), "uploading");
 }
 
@@ -210,8 +227,7 @@ static void cuda_download(struct backend *backend, void *target, struct matrix s
 static void cuda_fill_dummy(struct backend *backend, const struct dummy_args *args)
 {
     int64_t n = (int64_t)args->target.n_out * args->target.n_in;
-    cuda_check(backend,
-               launch_dummy((bf16 *)args->target.data, n, args, cuda_of(backend)->stream),
+    cuda_check(backend, launch_dummy((bf16 *)args->target.data, n, args, cuda_of(backend)->stream),
                "dummy weights");
 }
 
@@ -230,7 +246,7 @@ static size_t cuda_scratch_bytes(const struct backend *backend, int32_t n_rows_m
     struct cuda *cuda = cuda_of(backend);
     cuda->n_rows_max = n_rows_max; /* allocate takes pinned memory to match */
     cuda->n_picks_max = n_picks_max > 0 ? n_picks_max : 1;
-    return arena_round_up(cuda_staging_bytes(cuda->n_rows_max, cuda->n_picks_max)) +
+    return arena_round_up(staging_bytes(cuda->n_rows_max, cuda->n_picks_max)) +
            arena_round_up(gemm_device_bytes()) + score_bytes(cuda->n_picks_max);
 }
 
@@ -240,8 +256,7 @@ static void take_scratch(struct backend *backend)
     struct cuda *cuda = cuda_of(backend);
     int32_t n = cuda->n_picks_max < CUDA_SCORE_ROWS ? cuda->n_picks_max : CUDA_SCORE_ROWS;
     size_t tile_bytes = (size_t)n * CUDA_SCORE_IDS * sizeof(float);
-    cuda->staging.device =
-        (uint8_t *)cuda_reserve(backend, REGION_SCRATCH, cuda->staging.size);
+    cuda->staging.device = (uint8_t *)cuda_reserve(backend, REGION_SCRATCH, cuda->staging.size);
     gemm_take(&cuda->gemm, (uint8_t *)cuda_reserve(backend, REGION_SCRATCH, gemm_device_bytes()));
     cuda->n_score_rows = n;
     cuda->logits = (float *)cuda_reserve(backend, REGION_SCRATCH, tile_bytes);
@@ -291,12 +306,6 @@ static bool cuda_finish_step(struct backend *backend, uint64_t *device_ns, struc
 
 /* ---- what the ops share ---- */
 
-bool cuda_good(cudaError_t status, const char *what, struct error *err)
-{
-    if (status == cudaSuccess) return true;
-    return error_set(err, ERROR_UNAVAILABLE, "%s: %s", what, cudaGetErrorString(status));
-}
-
 void cuda_check(struct backend *backend, cudaError_t status, const char *what)
 {
     if (status == cudaSuccess || backend->failure.code != ERROR_NONE) return;
@@ -326,17 +335,6 @@ const void *cuda_stage(struct backend *backend, const void *array, size_t n_byte
     if (lasts && staging->n_known < CUDA_KNOWN_MAX)
         staging->known[staging->n_known++] = {array, n_bytes, at};
     return staging->device + at;
-}
-
-size_t cuda_staging_bytes(int32_t n_rows_max, int32_t n_picks_max)
-{
-    size_t rows = (size_t)n_rows_max, picks = (size_t)n_picks_max;
-    size_t n_items = (size_t)heuristics_items_max(n_rows_max);
-    size_t per_row = 3 * sizeof(int32_t) + sizeof(struct sequence) + sizeof(struct store_row) +
-                     2 * sizeof(struct select_sequence);
-    size_t per_pick = 5 * sizeof(int32_t) + sizeof(struct score_row) + sizeof(struct commit_request);
-    return rows * per_row + picks * per_pick + 2 * n_items * sizeof(struct attend_item) +
-           CUDA_KNOWN_MAX * 2 * CUDA_ALIGNMENT;
 }
 
 const struct backend_ops backend_cuda_ops = {

@@ -1,5 +1,5 @@
-/* The eleven ops as launches: arguments of backend.h become device pointers and shapes. Statuses are
- * latched, so that an op cannot fail at the call. */
+/* The eleven ops as launches: arguments of backend.h become device pointers and shapes. Statuses
+ * are latched, so that an op cannot fail at the call. */
 #include "cuda/cuda_state.cuh"
 
 /* ---- rows ---- */
@@ -37,15 +37,15 @@ void cuda_linear(struct backend *backend, const struct linear_args *args)
 {
     const float *bias = (const float *)args->bias.data;
     size_t begin = (size_t)args->out_begin;
-    struct gemm_call call = {
-        .out = args->out.data,
-        .out_dtype = args->out.dtype,
-        .x = (const bf16 *)args->x.data,
-        .w = (const bf16 *)args->weight.data + begin * (size_t)args->weight.n_in,
-        .bias = bias ? bias + begin : NULL,
-        .n_rows = args->out.n_rows,
-        .n_out = args->out.n_cols,
-        .n_in = args->weight.n_in};
+    struct gemm_call call = {.out = args->out.data,
+                             .out_dtype = args->out.dtype,
+                             .x = (const bf16 *)args->x.data,
+                             .w = (const bf16 *)args->weight.data +
+                                  begin * (size_t)args->weight.n_in,
+                             .bias = bias ? bias + begin : NULL,
+                             .n_rows = args->out.n_rows,
+                             .n_out = args->out.n_cols,
+                             .n_in = args->weight.n_in};
     multiply(backend, &call);
 }
 
@@ -85,8 +85,8 @@ void cuda_gather_rows(struct backend *backend, const struct gather_rows_args *ar
 
 static struct fresh_kv fresh_of(const struct kv_rows *rows)
 {
-    return {(const bf16 *)rows->x.data, rows->x.n_cols,   rows->key_col,
-            rows->value_col,            rows->n_kv_heads, rows->head_dim};
+    return {(const bf16 *)rows->x.data, rows->x.n_cols, rows->key_col, rows->value_col,
+            rows->n_kv_heads,           rows->head_dim};
 }
 
 void cuda_store_kv(struct backend *backend, const struct store_kv_args *args)
@@ -124,8 +124,8 @@ static int32_t most_candidates(const struct batch *batch, const struct select_kv
     for (int32_t i = 0; i < args->n; i++) {
         const struct select_sequence *select = &args->sequences[i];
         const struct sequence *sequence = &batch->sequences[select->sequence];
-        int32_t n = sequence->n_cached + sequence->n_rows -
-                    (select->window_end - select->window_begin);
+        int32_t n =
+            sequence->n_cached + sequence->n_rows - (select->window_end - select->window_begin);
         if (n > most) most = n;
     }
     return most;
@@ -189,10 +189,10 @@ static void feed_tile(struct backend *backend, const struct score_args *args,
                               .first_id = first_id,
                               .n_ids = n_ids,
                               .n_rows = chunk->n_rows};
-    cuda_check(backend,
-               launch_score_feed(cuda->score_states, chunk->rows, tile, args->mask_id,
-                                 cuda->stream),
-               "score");
+    cuda_check(
+        backend,
+        launch_score_feed(cuda->score_states, chunk->rows, tile, args->mask_id, cuda->stream),
+        "score");
 }
 
 static void score_chunk(struct backend *backend, const struct score_args *args,
@@ -208,10 +208,10 @@ static void score_chunk(struct backend *backend, const struct score_args *args,
             feed_tile(backend, args, chunk, id);
         cuda_check(backend, launch_score_next(states, chunk->rows, chunk->n_rows, stream), "score");
     }
-    cuda_check(backend,
-               launch_score_finish(args->picks + chunk->begin, states, chunk->rows, chunk->n_rows,
-                                   stream),
-               "score");
+    cuda_check(
+        backend,
+        launch_score_finish(args->picks + chunk->begin, states, chunk->rows, chunk->n_rows, stream),
+        "score");
 }
 
 void cuda_score(struct backend *backend, const struct score_args *args)
@@ -221,9 +221,8 @@ void cuda_score(struct backend *backend, const struct score_args *args)
     struct score_chunk chunk = {};
     while (chunk.begin < args->n) {
         int32_t indices[CUDA_SCORE_ROWS];
-        chunk.n_rows =
-            heuristics_score_chunk(args->rows, chunk.begin, args->n, cuda->n_score_rows,
-                                   &chunk.uncond_begin, &chunk.n_uncond);
+        chunk.n_rows = heuristics_score_chunk(args->rows, chunk.begin, args->n, cuda->n_score_rows,
+                                              &chunk.uncond_begin, &chunk.n_uncond);
         chunk.rows = rows + chunk.begin;
         chunk.uncond_index = NULL;
         for (int32_t i = 0; i < chunk.n_rows; i++) {
@@ -245,12 +244,12 @@ void cuda_commit(struct backend *backend, const struct commit_args *args)
         int32_t end = args->requests[i].pick_begin + args->requests[i].n_picks;
         if (end > n_picks) n_picks = end;
     }
-    const int32_t *cell = STAGE(backend, args->cell, (size_t)n_picks);
-    const int32_t *twin_cell = STAGE(backend, args->twin_cell, (size_t)n_picks);
-    const uint32_t *position = STAGE(backend, args->position, (size_t)n_picks);
-    const struct commit_request *requests = STAGE(backend, args->requests, (size_t)args->n);
-    cuda_check(backend,
-               launch_commit((int32_t *)args->canvas.data, args->picks, cell, twin_cell, position,
-                             requests, args->n, cuda->stream),
-               "commit");
+    struct commit_launch launch = {.canvas = (int32_t *)args->canvas.data,
+                                   .picks = args->picks,
+                                   .cell = STAGE(backend, args->cell, (size_t)n_picks),
+                                   .twin_cell = STAGE(backend, args->twin_cell, (size_t)n_picks),
+                                   .position = STAGE(backend, args->position, (size_t)n_picks),
+                                   .requests = STAGE(backend, args->requests, (size_t)args->n),
+                                   .n = args->n};
+    cuda_check(backend, launch_commit(&launch, cuda->stream), "commit");
 }

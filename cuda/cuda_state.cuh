@@ -1,14 +1,16 @@
-/* The state of the cuda backend, shared by cuda_backend.cu (life, memory, steps) and cuda_ops.cu. */
+/* The state of the cuda backend, shared by cuda_backend.cu (life, memory, steps) and cuda_ops.cu.
+ */
 #ifndef CUDA_CUDA_STATE_CUH
 #define CUDA_CUDA_STATE_CUH
 
 #include "cuda/gemm.cuh"
 #include "cuda/kernels.cuh"
 
-#define CUDA_SCORE_ROWS 1024 /* rows and ids of a tile of logits: 32 MiB, which the L2 cache holds */
-#define CUDA_SCORE_IDS  8192
-#define CUDA_KNOWN_MAX  32
-#define CUDA_ALIGNMENT  256 /* of memory in a region */
+#define CUDA_SCORE_ROWS                                                                            \
+    1024 /* rows and ids of a tile of logits: 32 MiB, which the L2 cache holds */
+#define CUDA_SCORE_IDS 8192
+#define CUDA_KNOWN_MAX 32
+#define CUDA_ALIGNMENT 256 /* of memory in a region */
 
 struct cuda_region {
     uint8_t *base;
@@ -59,20 +61,15 @@ static inline struct cuda *cuda_of(const struct backend *backend)
     return (struct cuda *)backend->state;
 }
 
-/* False: ERROR_UNAVAILABLE, "what: CUDA's words". */
-bool cuda_good(cudaError_t status, const char *what, struct error *err);
-
 /* Latches a failure of the step (ERROR_STOPPED: another try may find a better device). */
 void cuda_check(struct backend *backend, cudaError_t status, const char *what);
 
 /* The array in device memory until finish_step. `lasts`: it stays as it is until then. */
 const void *cuda_stage(struct backend *backend, const void *array, size_t n_bytes, bool lasts);
 #define STAGE(backend, array, n)                                                                   \
-    ((__typeof__(&(array)[0]))cuda_stage(backend, array, (n) * sizeof (array)[0], true))
+    ((__typeof__(&(array)[0]))cuda_stage(backend, array, (n) * sizeof(array)[0], true))
 #define STAGE_ONCE(backend, array, n)                                                              \
-    ((__typeof__(&(array)[0]))cuda_stage(backend, array, (n) * sizeof (array)[0], false))
-
-size_t cuda_staging_bytes(int32_t n_rows_max, int32_t n_picks_max);
+    ((__typeof__(&(array)[0]))cuda_stage(backend, array, (n) * sizeof(array)[0], false))
 
 /* The eleven ops. */
 void cuda_embed(struct backend *backend, const struct embed_args *args);

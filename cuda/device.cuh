@@ -6,9 +6,9 @@
 #include <cuda_bf16.h>
 #include <stdint.h>
 
-#define WARP       32
-#define WARP_ALL   0xFFFFFFFFu
-#define WIDE       8 /* bf16 numbers of a 16-byte word */
+#define WARP            32
+#define WARP_ALL        0xFFFFFFFFu
+#define WIDE            8 /* bf16 numbers of a 16-byte word */
 #define BLOCK_WARPS_MAX 32
 
 /* Eight bf16 numbers, loaded and stored as one word. */

@@ -73,7 +73,8 @@ static bool describe(struct gemm *gemm, struct gemm_plan *plan, struct error *er
         plan->has_bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
     uint64_t n_out = (uint64_t)plan->n_out, n_in = (uint64_t)plan->n_in;
     cudaDataType_t type = type_of(plan->out_dtype), bias_type = CUDA_R_16BF;
-    return good(lt->MatmulDescCreate(&plan->product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "desc", err) &&
+    return good(lt->MatmulDescCreate(&plan->product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "desc",
+                err) &&
            good(lt->MatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
                                            sizeof transposed),
                 "transposition", err) &&
@@ -104,8 +105,8 @@ static cublasStatus_t multiply(struct gemm *gemm, const struct gemm_plan *plan,
         lt->MatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias,
                                    sizeof bias);
     return lt->Matmul(gemm->handle, plan->product, &one, call->w, plan->w, call->x, plan->x, &zero,
-                      call->out, plan->out, call->out, plan->out, &plan->algorithm,
-                      gemm->workspace, GEMM_WORKSPACE_BYTES, stream);
+                      call->out, plan->out, call->out, plan->out, &plan->algorithm, gemm->workspace,
+                      GEMM_WORKSPACE_BYTES, stream);
 }
 
 /* ---- is a row's result its own? ---- */
@@ -211,11 +212,11 @@ static bool choose(struct gemm *gemm, struct gemm_plan *plan, const struct gemm_
     cublasLtMatmulPreference_t preference;
     int n_found = 0;
     if (!good(lt->MatmulPreferenceCreate(&preference), "preference", err)) return false;
-    bool ok = set_preference(gemm, preference, err) &&
-              good(lt->MatmulAlgoGetHeuristic(gemm->handle, plan->product, plan->w, plan->x,
-                                              plan->out, plan->out, preference, N_CANDIDATES, found,
-                                              &n_found),
-                   "candidates", err);
+    bool ok =
+        set_preference(gemm, preference, err) &&
+        good(lt->MatmulAlgoGetHeuristic(gemm->handle, plan->product, plan->w, plan->x, plan->out,
+                                        plan->out, preference, N_CANDIDATES, found, &n_found),
+             "candidates", err);
     lt->MatmulPreferenceDestroy(preference);
     if (!ok) return false;
     for (int i = 0; i < n_found; i++) {
@@ -258,8 +259,7 @@ static struct gemm_plan *find_plan(struct gemm *gemm, const struct gemm_call *ca
 /* ---- any shape ---- */
 
 /* A thread makes one number of linear (backend.h), in order of k. For shapes that no model has. */
-template <typename number>
-static __global__ void linear_any(gemm_call call)
+template <typename number> static __global__ void linear_any(gemm_call call)
 {
     int32_t col = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x), row = (int32_t)blockIdx.y;
     if (col >= call.n_out) return;

@@ -1,6 +1,7 @@
-/* Matrix products by cuBLASLt, with an algorithm chosen once per weight shape so that a row's result
- * does not depend on how many rows there are (invariant I3): no split over k, and every candidate
- * must give equal bits for the same row in batches of several sizes before it is taken. */
+/* Matrix products by cuBLASLt, with an algorithm chosen once per weight shape so that a row's
+ * result does not depend on how many rows there are (invariant I3): no split over k, and every
+ * candidate must give equal bits for the same row in batches of several sizes before it is taken.
+ */
 #ifndef CUDA_GEMM_CUH
 #define CUDA_GEMM_CUH
 
@@ -30,10 +31,10 @@ struct gemm_plan {
 struct gemm {
     struct cublas cublas;
     cublasLtHandle_t handle;
-    void *workspace;         /* device, GEMM_WORKSPACE_BYTES */
-    uint8_t *trial;          /* device, GEMM_TRIAL_BYTES: for the choice of algorithms */
-    bf16 *bias;              /* device, [n_bias_max]: the bias of a call in bf16 */
-    int32_t *n_differences;  /* device */
+    void *workspace;        /* device, GEMM_WORKSPACE_BYTES */
+    uint8_t *trial;         /* device, GEMM_TRIAL_BYTES: for the choice of algorithms */
+    bf16 *bias;             /* device, [n_bias_max]: the bias of a call in bf16 */
+    int32_t *n_differences; /* device */
     struct gemm_plan plans[GEMM_PLANS_MAX];
     int32_t n_plans;
 };

@@ -34,7 +34,8 @@ int32_t heuristics_items_max(int32_t n_rows_max);
 int32_t heuristics_score_passes(const struct score_row *rows, int32_t n);
 
 /* Rows [begin, begin + returned) can be scored together: at most `n_max`, and the rows of their
- * unconditional twins lie within `n_max` rows, which begin at *uncond_begin (-1: there are none). */
+ * unconditional twins lie within `n_max` rows, which begin at *uncond_begin (-1: there are none).
+ */
 int32_t heuristics_score_chunk(const struct score_row *rows, int32_t begin, int32_t n,
                                int32_t n_max, int32_t *uncond_begin, int32_t *n_uncond);
 

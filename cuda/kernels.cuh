@@ -91,7 +91,7 @@ struct select_launch {
     struct fresh_kv fresh;
     const bf16 *query; /* [n_rows, query_cols], heads from query_col */
     int32_t query_cols, query_col, n_heads;
-    const struct sequence *sequences;     /* device */
+    const struct sequence *sequences;      /* device */
     const struct select_sequence *selects; /* [n], device */
     int32_t n;
     int32_t n_candidates_max; /* most candidates of any of them */
@@ -104,8 +104,8 @@ cudaError_t launch_select_kv(const struct select_launch *launch, cudaStream_t st
 
 /* A tile of logits: rows [0, n_rows) x ids [first_id, first_id + n_ids). */
 struct score_tile {
-    const float *logits; /* [n_rows, ld] */
-    const float *uncond; /* [.., ld]; NULL: no row has one */
+    const float *logits;         /* [n_rows, ld] */
+    const float *uncond;         /* [.., ld]; NULL: no row has one */
     const int32_t *uncond_index; /* [n_rows] row of `uncond`, -1: none; device; NULL as above */
     int32_t ld, first_id, n_ids, n_rows;
 };
@@ -114,7 +114,8 @@ struct score_tile {
 size_t score_state_bytes(int32_t n_rows);
 /* The passes of backend/pick.h, each over all tiles in ascending order:
  *     launch_score_init; for each of score_passes (heuristics.h): for tiles: launch_score_feed;
- *     launch_score_next; and launch_score_finish. A row that needs fewer passes ignores the rest. */
+ *     launch_score_next; and launch_score_finish. A row that needs fewer passes ignores the rest.
+ */
 cudaError_t launch_score_init(void *states, const struct score_row *rows, int32_t n_rows,
                               cudaStream_t stream);
 cudaError_t launch_score_feed(void *states, const struct score_row *rows, struct score_tile tile,
@@ -124,9 +125,17 @@ cudaError_t launch_score_next(void *states, const struct score_row *rows, int32_
 cudaError_t launch_score_finish(struct pick *picks, const void *states,
                                 const struct score_row *rows, int32_t n_rows, cudaStream_t stream);
 
-/* The rules of enum commit_rule. All pointers device. */
-cudaError_t launch_commit(int32_t *canvas, struct pick *picks, const int32_t *cell,
-                          const int32_t *twin_cell, const uint32_t *position,
-                          const struct commit_request *requests, int32_t n, cudaStream_t stream);
+/* ---- commit.cu ---- */
+
+/* Arguments of struct commit_args, in device memory. */
+struct commit_launch {
+    int32_t *canvas;
+    struct pick *picks;
+    const int32_t *cell, *twin_cell;
+    const uint32_t *position;
+    const struct commit_request *requests; /* [n] */
+    int32_t n;
+};
+cudaError_t launch_commit(const struct commit_launch *launch, cudaStream_t stream);
 
 #endif

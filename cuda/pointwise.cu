@@ -20,8 +20,14 @@ static __device__ __forceinline__ int64_t thread_index()
 
 /* ---- embed, gather_rows: copies of rows ---- */
 
-static __device__ __forceinline__ bf16 to_bf16(bf16 value) { return value; }
-static __device__ __forceinline__ bf16 to_bf16(float value) { return __float2bfloat16_rn(value); }
+static __device__ __forceinline__ bf16 to_bf16(bf16 value)
+{
+    return value;
+}
+static __device__ __forceinline__ bf16 to_bf16(float value)
+{
+    return __float2bfloat16_rn(value);
+}
 static __device__ __forceinline__ bf16 to_bf16(__half value)
 {
     return __float2bfloat16_rn(__half2float(value));
@@ -80,8 +86,8 @@ cudaError_t launch_gather_rows(bf16 *out, const bf16 *x, const int32_t *picked_r
     int64_t n = (int64_t)n_picks * n_cols;
     if (n == 0) return cudaSuccess;
     if (n_cols % WIDE == 0)
-        gather<<<n_blocks(n / WIDE), THREADS, 0, stream>>>(
-            (wide *)out, (const wide *)x, picked_row, n_cols / WIDE, n / WIDE);
+        gather<<<n_blocks(n / WIDE), THREADS, 0, stream>>>((wide *)out, (const wide *)x, picked_row,
+                                                           n_cols / WIDE, n / WIDE);
     else gather<<<n_blocks(n), THREADS, 0, stream>>>(out, x, picked_row, n_cols, n);
     return cudaGetLastError();
 }

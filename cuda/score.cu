@@ -1,8 +1,8 @@
 /* score: the passes of backend/pick.h over tiles of logits, one block per row. A row's statistics
  * live in device memory between tiles; thread i of the block sees ids i, i + 512, .. of a tile and
  * partial results are joined in one fixed order, so a row's pick depends on its logits alone.
- * Exponentials are f32, sums f64; where masses are added by atomics they are whole numbers of 2^-40,
- * whose sum knows no order. */
+ * Exponentials are f32, sums f64; where masses are added by atomics they are whole numbers of
+ * 2^-40, whose sum knows no order. */
 #include <limits.h>
 
 #include "backend/cut.h"
@@ -12,7 +12,7 @@
 
 #define THREADS    512
 #define N_WARPS    (THREADS / WARP)
-#define PER_THREAD 16 /* ids of a tile: at most THREADS * PER_THREAD */
+#define PER_THREAD 16              /* ids of a tile: at most THREADS * PER_THREAD */
 #define MASS_ONE   1099511627776.0 /* 2^40: the mass of the best id */
 
 enum pass { PASS_STATISTICS, PASS_TOP_P, PASS_TOP_K, PASS_TIES, PASS_LAST, PASS_DONE };
@@ -230,7 +230,8 @@ struct drawing {
 
 static __device__ drawing join_two_drawings(drawing a, drawing b)
 {
-    bool b_wins = b.noisy > a.noisy || (b.noisy == a.noisy && b.id >= 0 && (a.id < 0 || b.id < a.id));
+    bool b_wins =
+        b.noisy > a.noisy || (b.noisy == a.noisy && b.id >= 0 && (a.id < 0 || b.id < a.id));
     return b_wins ? b : a;
 }
 
@@ -284,7 +285,7 @@ static __device__ void add_masses(mass_sum *total, const view &seen, double scal
         if (in[i]) max = fmaxf(max, seen.values[i]);
     }
     max = fmaxf(join_max(max), (float)total->max); /* maxima are logits, so f32 */
-    __syncthreads(); /* all have read total */
+    __syncthreads();                               /* all have read total */
     if (max == -INFINITY) return;
     float inverse = (float)(1 / scale), sum = 0;
 #pragma unroll
@@ -541,8 +542,8 @@ static __device__ int32_t pass_after(score_state *state, const score_row &row,
 }
 
 /* A block ends one row's pass and clears its weights for the next. */
-static __global__ void __launch_bounds__(THREADS) next_pass(score_state *states,
-                                                            const score_row *rows)
+static __global__ void __launch_bounds__(THREADS)
+    next_pass(score_state *states, const score_row *rows)
 {
     __shared__ unsigned long long weight[CUT_N_BINS];
     score_state *state = &states[blockIdx.x];
@@ -592,8 +593,7 @@ static __device__ double confidence_of(const score_state &state, const score_row
     }
     case CONFIDENCE_RANDOM:
         return noise_uniform(row.noise_key, row.step, row.position, NOISE_CONFIDENCE);
-    case CONFIDENCE_FILTERED:
-        return exp(((double)l - state.best) / state.scale) / state.scaled.sum;
+    case CONFIDENCE_FILTERED: return exp(((double)l - state.best) / state.scale) / state.scaled.sum;
     case CONFIDENCE_MARGIN:
         if (state.second_id >= 0 && stays(state, state.second_id, state.second))
             lead -= exp(((double)state.second - state.best) / state.scale);

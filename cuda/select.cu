@@ -1,5 +1,5 @@
-/* select_kv: which rows outside a sequence's window stay visible, per KV head (or one choice for all
- * heads), and their move to the target extent. One block does all of a choice: scores in shared
+/* select_kv: which rows outside a sequence's window stay visible, per KV head (or one choice for
+ * all heads), and their move to the target extent. One block does all of a choice: scores in shared
  * memory, max-pool on the fly, radix selection of the n_keep-th score, an ordered scan, the copies.
  * The order of every sum depends on the candidate alone. */
 #include "cuda/device.cuh"
@@ -18,14 +18,13 @@ struct choice {
 };
 
 /* Where candidate j's key (or value) under a KV head lies. */
-static __device__ __forceinline__ const bf16 *row_of(const select_launch &launch,
-                                                     const choice &work, int32_t kv_head, int32_t j,
-                                                     bool is_value)
+static __device__ __forceinline__ const bf16 *
+row_of(const select_launch &launch, const choice &work, int32_t kv_head, int32_t j, bool is_value)
 {
     const fresh_kv &fresh = launch.fresh;
     if (j < work.seen.n_cached) {
-        int64_t row = work.seen.cache_begin * fresh.n_kv_heads +
-                      (int64_t)kv_head * work.seen.n_cached + j;
+        int64_t row =
+            work.seen.cache_begin * fresh.n_kv_heads + (int64_t)kv_head * work.seen.n_cached + j;
         return (is_value ? launch.values : launch.keys) + row * fresh.head_dim;
     }
     int32_t row = work.seen.row_begin + j - work.seen.n_cached;
@@ -43,8 +42,8 @@ static __device__ void take_mean(float *mean, const select_launch &launch, const
     for (int32_t i = (int32_t)threadIdx.x; i < head_dim; i += THREADS) {
         float sum = 0;
         for (int32_t r = begin; r < end; r++)
-            sum += __bfloat162float(
-                launch.query[(int64_t)r * launch.query_cols + launch.query_col + head * head_dim + i]);
+            sum += __bfloat162float(launch.query[(int64_t)r * launch.query_cols + launch.query_col +
+                                                 head * head_dim + i]);
         mean[i] = sum / (float)(end - begin);
     }
     __syncthreads();
@@ -182,8 +181,8 @@ static __global__ void __launch_bounds__(THREADS) choose(select_launch launch)
     choice work;
     work.select = launch.selects[blockIdx.x];
     work.seen = launch.sequences[work.select.sequence];
-    work.n_candidates = work.seen.n_cached + work.seen.n_rows -
-                        (work.select.window_end - work.select.window_begin);
+    work.n_candidates =
+        work.seen.n_cached + work.seen.n_rows - (work.select.window_end - work.select.window_begin);
     if (work.select.n_keep == 0) return;
     int32_t *kept = (int32_t *)(scores + launch.n_candidates_max * (launch.shared ? 2 : 1));
     if (!launch.shared) {

@@ -1,0 +1,174 @@
+/* The cuda backend's choices, which need no GPU: attention items, passes over the vocabulary,
+ * chunks of rows that are scored together. */
+#include <criterion/criterion.h>
+
+#include "cuda/heuristics.h"
+
+enum { N_ROWS = 1000 };
+
+/* Three sequences: 300 rows (2 picked), 1 row, 129 rows (129 picked), 40 cached. */
+static const struct sequence sequences[] = {
+    {.row_begin = 0, .n_rows = 300, .pick_begin = 0, .n_picks = 2, .cache_begin = -1},
+    {.row_begin = 300, .n_rows = 1, .pick_begin = 2, .n_picks = 0, .cache_begin = -1},
+    {.row_begin = 301,
+     .n_rows = 129,
+     .pick_begin = 2,
+     .n_picks = 129,
+     .cache_begin = 7,
+     .n_cached = 40},
+};
+static const struct batch batch = {
+    .n_rows = 430, .n_sequences = 3, .sequences = sequences, .n_picks = 131};
+
+Test(heuristics, items_cover_every_row_of_a_sequence_once_and_know_its_keys)
+{
+    struct attend_item items[N_ROWS];
+    int32_t n = heuristics_attend_items(items, &batch, false), next = 0;
+    cr_assert_eq(n, 3 + 1 + 2);
+    cr_assert_leq(n, heuristics_items_max(batch.n_rows));
+    for (int32_t i = 0; i < n; i++) {
+        cr_assert_eq(items[i].q_begin, next);
+        cr_assert_gt(items[i].n_q, 0);
+        cr_assert_leq(items[i].n_q, ATTEND_ROWS);
+        cr_assert_geq(items[i].q_begin, items[i].row_begin);
+        cr_assert_leq(items[i].q_begin + items[i].n_q, items[i].row_begin + items[i].n_rows);
+        next += items[i].n_q;
+    }
+    cr_assert_eq(next, batch.n_rows);
+    cr_assert_eq(items[4].cache_begin, 7);
+    cr_assert_eq(items[5].n_cached, 40);
+    cr_assert_eq(items[5].n_q, 1);
+}
+
+Test(heuristics, items_of_picked_rows_leave_out_sequences_without_picks)
+{
+    struct attend_item items[N_ROWS];
+    int32_t n = heuristics_attend_items(items, &batch, true);
+    cr_assert_eq(n, 1 + 0 + 2);
+    cr_assert_eq(items[0].n_q, 2);
+    cr_assert_eq(items[0].n_rows, 300);
+    cr_assert_eq(items[1].q_begin, 2);
+    cr_assert_eq(items[1].row_begin, 301);
+    cr_assert_eq(items[2].q_begin + items[2].n_q, batch.n_picks);
+}
+
+Test(heuristics, a_sequence_is_cut_the_same_way_in_any_batch)
+{
+    struct attend_item together[N_ROWS], alone[N_ROWS];
+    struct sequence moved = sequences[2];
+    moved.row_begin = moved.pick_begin = 0;
+    const struct batch other = {
+        .n_rows = 129, .n_sequences = 1, .sequences = &moved, .n_picks = 129};
+    heuristics_attend_items(together, &batch, false);
+    int32_t n = heuristics_attend_items(alone, &other, false);
+    cr_assert_eq(n, 2);
+    for (int32_t i = 0; i < n; i++) {
+        cr_assert_eq(alone[i].n_q, together[4 + i].n_q);
+        cr_assert_eq(alone[i].q_begin + sequences[2].row_begin, together[4 + i].q_begin);
+    }
+}
+
+/* ---- passes ---- */
+
+static int32_t passes(struct score_row row)
+{
+    return heuristics_score_passes(&row, 1);
+}
+
+Test(heuristics, greedy_and_plain_sampling_see_the_vocabulary_once)
+{
+    cr_assert_eq(passes((struct score_row){.top_p = 1}), 1);
+    cr_assert_eq(passes((struct score_row){.top_p = 1, .temperature = 1}), 1);
+    cr_assert_eq(passes((struct score_row){.top_p = 1, .confidence = CONFIDENCE_MARGIN}), 1);
+}
+
+Test(heuristics, entropy_takes_one_pass_more)
+{
+    cr_assert_eq(passes((struct score_row){.top_p = 1, .confidence = CONFIDENCE_ENTROPY}), 2);
+}
+
+Test(heuristics, filters_take_three_passes_each_one_for_ties_and_one_to_draw)
+{
+    cr_assert_eq(passes((struct score_row){.top_p = 1, .top_k = 5}), 5);
+    cr_assert_eq(passes((struct score_row){.top_p = 0.9, .temperature = 1}), 6);
+    cr_assert_eq(passes((struct score_row){.top_p = 0.9, .top_k = 5, .temperature = 1}), 9);
+}
+
+Test(heuristics, rows_together_take_as_many_passes_as_the_neediest)
+{
+    const struct score_row rows[] = {{.top_p = 1}, {.top_p = 1, .top_k = 2}, {.top_p = 1}};
+    cr_assert_eq(heuristics_score_passes(rows, 3), 5);
+    cr_assert_eq(heuristics_score_passes(rows, 1), 1);
+    cr_assert_eq(heuristics_score_passes(rows, 0), 1);
+}
+
+/* ---- chunks ---- */
+
+static void fill(struct score_row rows[N_ROWS], int32_t (*uncond)(int32_t r))
+{
+    for (int32_t r = 0; r < N_ROWS; r++)
+        rows[r].uncond_row = uncond(r);
+}
+
+static int32_t none(int32_t r)
+{
+    (void)r;
+    return -1;
+}
+
+/* Every third row is guided; twins lie behind all rows, in order. */
+static int32_t every_third(int32_t r)
+{
+    return r % 3 == 0 ? N_ROWS + r / 3 : -1;
+}
+
+static int32_t scattered(int32_t r)
+{
+    return N_ROWS + (r * 617) % N_ROWS;
+}
+
+Test(heuristics, chunks_without_guidance_are_as_long_as_allowed)
+{
+    struct score_row rows[N_ROWS] = {0};
+    int32_t begin, n;
+    fill(rows, none);
+    cr_assert_eq(heuristics_score_chunk(rows, 0, N_ROWS, 256, &begin, &n), 256);
+    cr_assert_eq(begin, -1);
+    cr_assert_eq(n, 0);
+    cr_assert_eq(heuristics_score_chunk(rows, 768, N_ROWS, 256, &begin, &n), 232);
+}
+
+/* Walks all chunks; each row's twin must lie in its chunk's range, which must fit. */
+static int32_t walk(const struct score_row rows[N_ROWS], int32_t n_max)
+{
+    int32_t n_chunks = 0;
+    for (int32_t at = 0; at < N_ROWS; n_chunks++) {
+        int32_t begin, n_uncond;
+        int32_t n = heuristics_score_chunk(rows, at, N_ROWS, n_max, &begin, &n_uncond);
+        cr_assert_gt(n, 0);
+        cr_assert_leq(n, n_max);
+        cr_assert_leq(n_uncond, n_max);
+        for (int32_t r = at; r < at + n; r++) {
+            if (rows[r].uncond_row < 0) continue;
+            cr_assert_geq(rows[r].uncond_row, begin);
+            cr_assert_lt(rows[r].uncond_row, begin + n_uncond);
+        }
+        at += n;
+    }
+    return n_chunks;
+}
+
+Test(heuristics, twins_in_order_do_not_shorten_chunks)
+{
+    struct score_row rows[N_ROWS] = {0};
+    fill(rows, every_third);
+    cr_assert_eq(walk(rows, 250), 4);
+}
+
+Test(heuristics, twins_in_any_order_are_still_found)
+{
+    struct score_row rows[N_ROWS] = {0};
+    fill(rows, scattered);
+    cr_assert_gt(walk(rows, 250), 4);
+    cr_assert_eq(walk(rows, 1), N_ROWS);
+}
