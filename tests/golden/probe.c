@@ -22,9 +22,9 @@ bool probe_open(struct probe *probe, const char *model_dir, const char *backend,
     size_t logits_bytes = (size_t)PROBE_ROWS_MAX * (size_t)model->config.n_vocab * sizeof(float);
     const size_t regions[REGION_COUNT] = {
         [REGION_WEIGHTS] = weight_bytes,
-        [REGION_SCRATCH] =
-            forward_bytes(model, PROBE_ROWS_MAX) + PROBE_ROWS_MAX * sizeof(int32_t) +
-            backend_scratch_bytes(&probe->backend, PROBE_ROWS_MAX, PROBE_ROWS_MAX) + logits_bytes};
+        [REGION_SCRATCH] = forward_bytes(model, PROBE_ROWS_MAX) + PROBE_ROWS_MAX * sizeof(int32_t) +
+                           backend_scratch_bytes(&probe->backend, PROBE_ROWS_MAX, PROBE_ROWS_MAX) +
+                           logits_bytes};
     ok = ok && backend_allocate(&probe->backend, regions, err);
     if (ok) weights_load(&model->weights, &source, run);
     safetensors_close(&files);
