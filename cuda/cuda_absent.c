@@ -140,6 +140,7 @@ ABSENT_OP(commit)
 
 const struct backend_ops backend_cuda_ops = {
     .name = "cuda",
+    .code = "none",
     .open = absent_open,
     .close = absent_close,
     .allocate = absent_allocate,

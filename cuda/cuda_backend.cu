@@ -1,13 +1,14 @@
 /* The cuda backend: life, memory and steps. Arrays of the host travel through one pinned buffer per
  * step; ops are enqueued on one stream and finish_step waits for it. The ops themselves are in
  * cuda_ops.cu. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cuda/cuda_state.cuh"
 
 #define OLDEST_MAJOR    8 /* compute capability 8.0: bf16 tensor cores */
-#define ROWS_USUAL      16384
+#define ROWS            8192
 #define UPLOAD_BYTES    ((size_t)16 << 20)  /* of each of two pinned buffers */
 #define SPARE_BYTES     ((size_t)512 << 20) /* left to the driver and cuBLAS */
 #define ALIGNMENT_BYTES ((size_t)1 << 20)   /* of a region: what wider alignment takes */
@@ -85,8 +86,13 @@ static bool cuda_open(struct backend *backend, const struct backend_limits *limi
     if (!cuda) return error_set(err, ERROR_UNAVAILABLE, "no memory for the cuda backend");
     backend->state = cuda;
     backend->activation = DTYPE_BF16;
-    backend->n_rows_usual = ROWS_USUAL;
-    if (open_device(cuda, limits, err)) return true;
+    backend->n_rows_least = backend->n_rows_most = ROWS;
+    if (open_device(cuda, limits, err)) {
+        const cudaDeviceProp *found = &cuda->properties;
+        snprintf(backend->machine, sizeof backend->machine, "GPU %d, %s, compute capability %d.%d",
+                 cuda->device, found->name, found->major, found->minor);
+        return true;
+    }
     cuda_close(backend);
     return false;
 }
@@ -339,6 +345,7 @@ const void *cuda_stage(struct backend *backend, const void *array, size_t n_byte
 
 const struct backend_ops backend_cuda_ops = {
     .name = "cuda",
+    .code = CUDA_TARGETS,
     .open = cuda_open,
     .close = cuda_close,
     .free_bytes = cuda_free_bytes,

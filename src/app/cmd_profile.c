@@ -346,6 +346,7 @@ static bool open_engine(struct profiling *profiling, struct error *err)
         .backend = options->backend,
         .cpu_isa = strcmp(options->cpu_isa, "auto") == 0 ? NULL : options->cpu_isa,
         .n_threads = options->threads,
+        .device = options_is_set(options, OPTION_device) ? options->device : -1,
         .dummy_weights = strcmp(options->load_format, "dummy") == 0,
         .n_requests_max = REQUESTS_MAX,
         .kv_bytes = SIZE_MAX,

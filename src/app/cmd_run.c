@@ -308,6 +308,7 @@ static bool open_engine(struct run *run, struct error *err)
         .backend = options->backend,
         .cpu_isa = strcmp(options->cpu_isa, "auto") == 0 ? NULL : options->cpu_isa,
         .n_threads = options->threads,
+        .device = options_is_set(options, OPTION_device) ? options->device : -1,
         .monolithic_logits = strcmp(options->logits, "monolithic") == 0,
         .dummy_weights = strcmp(options->load_format, "dummy") == 0,
         .n_rows_max = options->rows,
@@ -320,6 +321,9 @@ static bool open_engine(struct run *run, struct error *err)
         .n_running_max = options->batch_size,
     };
     if (!engine_open(&run->engine, &engine_options, &run->config, &run->arena, err)) return false;
+    const struct backend *backend = &run->engine.backend;
+    if (options->verbose || strcmp(backend->ops->name, "cuda") == 0)
+        report_note(&run->report, "backend %s: %s", backend->ops->name, backend->machine);
     report_memory(&run->report, &run->engine.memory);
     prompts_set_executor(run->prompts, run->engine.executor);
     const struct window_limits limits = {.n_prompts_max = options->window,

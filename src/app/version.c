@@ -51,7 +51,8 @@ static void print_backends(FILE *stream)
         struct error err = {0};
         bool is_open =
             backend_open(&backend, names[i], &(struct backend_limits){.n_threads = 1}, &err);
-        fprintf(stream, "backend %s: %s\n", names[i], is_open ? "available" : err.message);
+        fprintf(stream, "backend %s (%s): %s\n", names[i], backend_code(names[i]),
+                is_open ? backend.machine : err.message);
         if (is_open) backend_close(&backend);
     }
 }

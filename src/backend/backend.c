@@ -40,6 +40,14 @@ bool backend_open(struct backend *backend, const char *name, const struct backen
                      name);
 }
 
+const char *backend_code(const char *name)
+{
+    for (size_t i = 0; i < sizeof known_ops / sizeof known_ops[0]; i++)
+        if (strcmp(name, known_ops[i]->name) == 0) return known_ops[i]->code;
+    assert(false && "a known name");
+    return NULL;
+}
+
 void backend_close(struct backend *backend)
 {
     assert(backend->batch == NULL);

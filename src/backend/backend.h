@@ -287,6 +287,7 @@ struct backend_limits {
 
 struct backend_ops {
     const char *name;
+    const char *code; /* what machines it was built for */
     /* Life and memory: these can fail at the call. */
     bool (*open)(struct backend *backend, const struct backend_limits *limits, struct error *err);
     void (*close)(struct backend *backend);
@@ -326,7 +327,8 @@ struct backend {
     const struct batch *batch;          /* between start_step and finish_step, else NULL */
     struct arena regions[REGION_COUNT]; /* host backends; cuda keeps device regions in state */
     enum dtype activation;              /* of rows and of the KV cache; set by open */
-    int32_t n_rows_usual;               /* rows of an iteration that keep it busy; set by open */
+    int32_t n_rows_least, n_rows_most;  /* rows of an iteration, when nobody says; set by open */
+    char machine[128];                  /* what it computes on, for people; set by open */
     struct error failure;               /* first failure of an op, latched until finish_step */
     uint64_t step_begin_ns;             /* host backends: when the step started */
 };
@@ -339,6 +341,8 @@ extern const struct backend_ops backend_cuda_ops; /* cuda_absent.c: open says wh
  * closes. False: ERROR_UNAVAILABLE with what is missing, ERROR_USAGE for an unknown name. */
 bool backend_open(struct backend *backend, const char *name, const struct backend_limits *limits,
                   struct error *err);
+/* What machines the backend of that name was built for, also where it does not open. */
+const char *backend_code(const char *name);
 void backend_close(struct backend *backend); /* a zeroed struct is fine */
 
 /* Memory that can still be taken: the machine's or the job's for host backends, the device's. */

@@ -5,6 +5,7 @@
 #include "backend/cpu.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,7 +63,9 @@ static bool cpu_open(struct backend *backend, const struct backend_limits *limit
         return error_wrap(err, "threads of the cpu backend");
     }
     backend->state = cpu;
-    backend->n_rows_usual = HOST_ROWS_USUAL;
+    backend->n_rows_least = HOST_ROWS_LEAST;
+    backend->n_rows_most = HOST_ROWS_MOST;
+    snprintf(backend->machine, sizeof backend->machine, "%d threads, %s", n_threads, kernels->name);
     return true;
 }
 
@@ -278,6 +281,7 @@ static void cpu_gather_rows(struct backend *backend, const struct gather_rows_ar
 
 const struct backend_ops backend_cpu_ops = {
     .name = "cpu",
+    .code = "generic avx2 avx512",
     .open = cpu_open,
     .close = cpu_close,
     .allocate = host_allocate,

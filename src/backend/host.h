@@ -18,7 +18,8 @@
 /* ---- ready slots of struct backend_ops ---- */
 
 /* Rows of an iteration that fill a processor. */
-#define HOST_ROWS_USUAL 4096
+#define HOST_ROWS_LEAST 1024
+#define HOST_ROWS_MOST  4096
 
 bool host_allocate(struct backend *backend, const size_t region_bytes[REGION_COUNT],
                    struct error *err);

@@ -3,6 +3,7 @@
  * other backends are measured against this one. */
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "backend/cut.h"
@@ -15,7 +16,9 @@ static bool ref_open(struct backend *backend, const struct backend_limits *limit
     (void)limits; /* one thread, one instruction set */
     (void)err;
     assert(backend->state == NULL);
-    backend->n_rows_usual = HOST_ROWS_USUAL;
+    backend->n_rows_least = HOST_ROWS_LEAST;
+    backend->n_rows_most = HOST_ROWS_MOST;
+    snprintf(backend->machine, sizeof backend->machine, "one thread, scalar");
     return true;
 }
 
@@ -426,6 +429,7 @@ static void ref_select_kv(struct backend *backend, const struct select_kv_args *
 
 const struct backend_ops backend_ref_ops = {
     .name = "ref",
+    .code = "any processor",
     .open = ref_open,
     .close = host_release,
     .allocate = host_allocate,

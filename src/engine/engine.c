@@ -6,19 +6,18 @@
 #include "model/forward.h"
 
 #define CELLS_MAX ((int64_t)1 << 20) /* of a window's canvases */
-#define ROWS_MIN  1024
 /* KV slots per row of an iteration, when nobody says: as many requests as can fill an iteration
  * with windows of 16 rows keep 256 positions each. */
 #define SLOTS_PER_ROW 16
 
 /* Rows of an iteration: a request must fit whole, and a batch should fill the machine. */
 static int32_t choose_rows(const struct engine_options *options, const struct model_config *config,
-                           int32_t n_rows_usual)
+                           const struct backend *backend)
 {
     if (options->n_rows_max > 0) return options->n_rows_max;
     assert(config->n_positions > 0);
-    if (config->n_positions < ROWS_MIN) return ROWS_MIN;
-    return config->n_positions < n_rows_usual ? config->n_positions : n_rows_usual;
+    if (config->n_positions < backend->n_rows_least) return backend->n_rows_least;
+    return config->n_positions < backend->n_rows_most ? config->n_positions : backend->n_rows_most;
 }
 
 static void describe(struct memory_shape *shape, const struct engine *engine, size_t weight_bytes)
@@ -119,7 +118,7 @@ bool engine_open(struct engine *engine, const struct engine_options *options,
         .n_threads = options->n_threads, .cpu_isa = options->cpu_isa, .device = options->device};
     struct safetensors files = {0};
     if (!backend_open(&engine->backend, options->backend, &limits, err)) return false;
-    int32_t n_rows_max = choose_rows(options, config, engine->backend.n_rows_usual);
+    int32_t n_rows_max = choose_rows(options, config, &engine->backend);
     engine->limits.planning.n_rows_max = n_rows_max;
     engine->limits.n_cells_max = CELLS_MAX > n_rows_max ? CELLS_MAX : n_rows_max;
     bool ok = options->dummy_weights || safetensors_open(&files, options->model_dir, run, err);

@@ -23,8 +23,8 @@ struct engine_options {
     int32_t device;          /* as in struct backend_limits */
     bool monolithic_logits;  /* all logits at once, as a baseline; else in tiles */
     bool dummy_weights;      /* seeded random weights instead of the folder's */
-    int32_t n_rows_max;      /* rows of an iteration; 0: n_positions, but 1,024 to what
-                                the backend likes */
+    int32_t n_rows_max;      /* rows of an iteration; 0: n_positions within the backend's
+                                least and most */
     int32_t n_requests_max;  /* requests of a window, at least 1 */
     size_t memory_bytes_max; /* 0: what the machine, or the job's cgroup, has free */
     size_t kv_bytes;         /* of the KV pool; SIZE_MAX: what is sensible for these rows */
