@@ -26,7 +26,7 @@ static const struct check_op ops[] = {
 
 enum { N_OPS = sizeof ops / sizeof ops[0] };
 
-static const size_t pool_bytes = (size_t)1 << 30, host_bytes = (size_t)1 << 30;
+static const size_t pool_bytes = (size_t)1 << 30, host_bytes = (size_t)1 << 32;
 
 struct options {
     const char *backend;
