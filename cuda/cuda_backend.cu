@@ -87,6 +87,7 @@ static bool cuda_open(struct backend *backend, const struct backend_limits *limi
     backend->state = cuda;
     backend->activation = DTYPE_BF16;
     backend->n_rows_least = backend->n_rows_most = ROWS;
+    backend->learns_shapes = true;
     if (open_device(cuda, limits, err)) {
         const cudaDeviceProp *found = &cuda->properties;
         snprintf(backend->machine, sizeof backend->machine, "GPU %d, %s, compute capability %d.%d",

@@ -64,53 +64,6 @@ struct executor {
     int32_t n_commits, n_score;
 };
 
-bool executor_create(struct executor **executor, struct model *model,
-                     const struct executor_limits *limits, struct arena *run, struct error *err)
-{
-    const struct planner_options *planning = &limits->planning;
-    assert(planning->n_rows_max > 0);
-    assert(planning->n_requests_max > 0);
-    size_t rows = (size_t)planning->n_rows_max, cells = (size_t)limits->n_cells_max;
-    struct executor *made = arena_try_push(run, 1, sizeof *made);
-    if (!made) return error_set(err, ERROR_UNAVAILABLE, "no memory for the executor");
-    *made = (struct executor){
-        .model = model,
-        .limits = *limits,
-        .running = arena_push(run, (size_t)planning->n_requests_max, sizeof *made->running),
-        .cells = arena_push(run, cells, sizeof *made->cells),
-        .log_probs = arena_push(run, cells, sizeof *made->log_probs),
-        .canvas_index = arena_push(run, rows, sizeof *made->canvas_index),
-        .position = arena_push(run, rows, sizeof *made->position),
-        .visible_end = arena_push(run, rows, sizeof *made->visible_end),
-        .picked_row = arena_push(run, rows, sizeof *made->picked_row),
-        .sequences = arena_push(run, rows, sizeof *made->sequences),
-        .stores = arena_push(run, rows, sizeof *made->stores),
-        .by_head = arena_push(run, rows, sizeof *made->by_head),
-        .shared = arena_push(run, rows, sizeof *made->shared),
-        .score_rows = arena_push(run, rows, sizeof *made->score_rows),
-        .pick_cell = arena_push(run, rows, sizeof *made->pick_cell),
-        .pick_twin_cell = arena_push(run, rows, sizeof *made->pick_twin_cell),
-        .pick_position = arena_push(run, rows, sizeof *made->pick_position),
-        .picks = arena_push(run, rows, sizeof *made->picks),
-        .commits = arena_push(run, rows, sizeof *made->commits),
-    };
-    planner_create(&made->planner, planning, run);
-    forward_init(&made->forward, model, planning->n_rows_max, planning->n_slots);
-    made->canvas = (struct matrix){
-        .data = backend_reserve(model->backend, REGION_SCRATCH, cells * sizeof(int32_t)),
-        .n_rows = (int32_t)limits->n_cells_max,
-        .n_cols = 1,
-        .dtype = DTYPE_I32};
-    made->device_picks =
-        backend_reserve(model->backend, REGION_SCRATCH, rows * sizeof *made->device_picks);
-    if (limits->monolithic_logits) {
-        size_t n_bytes = rows * (size_t)model->config.n_vocab * sizeof(float);
-        made->logits = backend_reserve(model->backend, REGION_SCRATCH, n_bytes);
-    }
-    *executor = made;
-    return true;
-}
-
 static bool has_masks(const struct request *request, int32_t mask_id)
 {
     for (int32_t i = 0; i < request->n_prompt; i++)
@@ -474,6 +427,80 @@ static bool compute(struct executor *executor, struct error *err)
     executor->counts.n_picks += executor->batch.n_picks;
     executor->counts.compute_ns += device_ns;
     return true;
+}
+
+/* One row through everything, so that a backend that chooses algorithms by the shapes it meets has
+ * met them all before anybody waits. */
+static bool warm_up(struct executor *executor, struct error *err)
+{
+    const struct model_config *config = &executor->model->config;
+    static const struct sequence only = {.n_rows = 1, .n_picks = 1, .cache_begin = -1};
+    struct matrix cell = executor->canvas;
+    cell.n_rows = 1;
+    executor->cells[0] = config->mask_id;
+    backend_upload(executor->model->backend, cell, executor->cells);
+    executor->canvas_index[0] = executor->position[0] = executor->picked_row[0] = 0;
+    executor->visible_end[0] = 1;
+    executor->score_rows[0] = (struct score_row){.uncond_row = -1, .top_p = 1};
+    executor->batch = (struct batch){.n_rows = 1,
+                                     .canvas_index = executor->canvas_index,
+                                     .position = executor->position,
+                                     .visible_end = executor->visible_end,
+                                     .n_sequences = 1,
+                                     .sequences = &only,
+                                     .n_picks = 1,
+                                     .picked_row = executor->picked_row};
+    executor->n_score = 1;
+    bool ok = compute(executor, err);
+    executor->counts = (struct executor_counts){0};
+    return ok;
+}
+
+bool executor_create(struct executor **executor, struct model *model,
+                     const struct executor_limits *limits, struct arena *run, struct error *err)
+{
+    const struct planner_options *planning = &limits->planning;
+    assert(planning->n_rows_max > 0);
+    assert(planning->n_requests_max > 0);
+    size_t rows = (size_t)planning->n_rows_max, cells = (size_t)limits->n_cells_max;
+    struct executor *made = arena_try_push(run, 1, sizeof *made);
+    if (!made) return error_set(err, ERROR_UNAVAILABLE, "no memory for the executor");
+    *made = (struct executor){
+        .model = model,
+        .limits = *limits,
+        .running = arena_push(run, (size_t)planning->n_requests_max, sizeof *made->running),
+        .cells = arena_push(run, cells, sizeof *made->cells),
+        .log_probs = arena_push(run, cells, sizeof *made->log_probs),
+        .canvas_index = arena_push(run, rows, sizeof *made->canvas_index),
+        .position = arena_push(run, rows, sizeof *made->position),
+        .visible_end = arena_push(run, rows, sizeof *made->visible_end),
+        .picked_row = arena_push(run, rows, sizeof *made->picked_row),
+        .sequences = arena_push(run, rows, sizeof *made->sequences),
+        .stores = arena_push(run, rows, sizeof *made->stores),
+        .by_head = arena_push(run, rows, sizeof *made->by_head),
+        .shared = arena_push(run, rows, sizeof *made->shared),
+        .score_rows = arena_push(run, rows, sizeof *made->score_rows),
+        .pick_cell = arena_push(run, rows, sizeof *made->pick_cell),
+        .pick_twin_cell = arena_push(run, rows, sizeof *made->pick_twin_cell),
+        .pick_position = arena_push(run, rows, sizeof *made->pick_position),
+        .picks = arena_push(run, rows, sizeof *made->picks),
+        .commits = arena_push(run, rows, sizeof *made->commits),
+    };
+    planner_create(&made->planner, planning, run);
+    forward_init(&made->forward, model, planning->n_rows_max, planning->n_slots);
+    made->canvas = (struct matrix){
+        .data = backend_reserve(model->backend, REGION_SCRATCH, cells * sizeof(int32_t)),
+        .n_rows = (int32_t)limits->n_cells_max,
+        .n_cols = 1,
+        .dtype = DTYPE_I32};
+    made->device_picks =
+        backend_reserve(model->backend, REGION_SCRATCH, rows * sizeof *made->device_picks);
+    if (limits->monolithic_logits) {
+        size_t n_bytes = rows * (size_t)model->config.n_vocab * sizeof(float);
+        made->logits = backend_reserve(model->backend, REGION_SCRATCH, n_bytes);
+    }
+    *executor = made;
+    return !model->backend->learns_shapes || warm_up(made, err);
 }
 
 /* Takes over what the step committed in the request's active block. */

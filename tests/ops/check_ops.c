@@ -26,7 +26,7 @@ static const struct check_op ops[] = {
 
 enum { N_OPS = sizeof ops / sizeof ops[0] };
 
-static const size_t pool_bytes = (size_t)1 << 30, host_bytes = (size_t)1 << 32;
+static const size_t host_bytes = (size_t)1 << 32;
 
 struct options {
     const char *backend;
@@ -77,6 +77,9 @@ static bool parse_options(struct options *options, int argc, char **argv)
 static bool open_check(struct check *check, const struct options *options, struct error *err)
 {
     if (!backend_open(&check->backend, options->backend, &options->limits, err)) return false;
+    /* Benchmarks of the large model take more. */
+    bool is_large = options->is_bench && check->backend.activation == DTYPE_BF16;
+    size_t pool_bytes = (size_t)(is_large ? 4 : 1) << 30;
     size_t scratch = backend_scratch_bytes(&check->backend, 4096, 4096);
     const size_t region_bytes[REGION_COUNT] = {
         [REGION_WEIGHTS] = 64, [REGION_CACHE] = 64, [REGION_SCRATCH] = pool_bytes + scratch + 4096};
