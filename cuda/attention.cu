@@ -81,6 +81,14 @@ static __device__ __forceinline__ void multiply(float sum[4], const uint32_t a[4
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/* 2^x to some 22 bits; what is below the least normal number is 0. */
+static __device__ __forceinline__ float power_of_two(float x)
+{
+    float result;
+    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(result) : "f"(x));
+    return result;
+}
+
 static __device__ __forceinline__ uint32_t pack_pair(float low, float high)
 {
     __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
@@ -237,12 +245,12 @@ static __device__ __forceinline__ void renew(float scores[N_TILES][4], row_state
     max = fmaxf(max, __shfl_xor_sync(WARP_ALL, max, 1));
     max = fmaxf(max, __shfl_xor_sync(WARP_ALL, max, 2));
     float shift = max == -INFINITY ? 0 : max * scale;
-    float shrink = exp2f(rows.max[m][half] * scale - shift), sum = rows.sum[m][half] * shrink;
+    float shrink = power_of_two(rows.max[m][half] * scale - shift), sum = rows.sum[m][half] * shrink;
 #pragma unroll
     for (int n = 0; n < N_TILES; n++)
 #pragma unroll
         for (int e = 2 * half; e < 2 * half + 2; e++) {
-            scores[n][e] = exp2f(scores[n][e] * scale - shift);
+            scores[n][e] = power_of_two(scores[n][e] * scale - shift);
             sum += scores[n][e];
         }
     rows.max[m][half] = max;

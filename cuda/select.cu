@@ -171,6 +171,26 @@ static __device__ void copy_kept(const select_launch &launch, const choice &work
     }
 }
 
+/* Copies every candidate of the block's head, or of all heads when one block has them all. */
+template <typename word>
+static __device__ void copy_all(const select_launch &launch, const choice &work)
+{
+    constexpr int32_t per_word = sizeof(word) / sizeof(bf16);
+    int32_t n_words = launch.fresh.head_dim / per_word, n = work.n_candidates;
+    int32_t first = launch.shared ? 0 : (int32_t)blockIdx.y;
+    int32_t end = launch.shared ? launch.fresh.n_kv_heads : first + 1;
+    for (int32_t h = first; h < end; h++) {
+        int64_t row = work.select.target_begin * launch.fresh.n_kv_heads + (int64_t)h * n;
+        word *keys = (word *)launch.keys + row * n_words;
+        word *values = (word *)launch.values + row * n_words;
+        for (int32_t i = (int32_t)threadIdx.x; i < n * n_words; i += THREADS) {
+            int32_t j = i / n_words, at = i % n_words;
+            keys[i] = ((const word *)row_of(launch, work, h, j, false))[at];
+            values[i] = ((const word *)row_of(launch, work, h, j, true))[at];
+        }
+    }
+}
+
 /* A block chooses for one sequence and KV head, or (shared) for all heads of one sequence, as
  * select_kv of backend.h says. Bound by reading the candidates' keys once. */
 template <typename word>
@@ -185,6 +205,10 @@ static __global__ void __launch_bounds__(THREADS) choose(select_launch launch)
         work.seen.n_cached + work.seen.n_rows - (work.select.window_end - work.select.window_begin);
     if (work.select.n_keep == 0) return;
     int32_t *kept = (int32_t *)(scores + launch.n_candidates_max * (launch.shared ? 2 : 1));
+    if (work.select.n_keep == work.n_candidates) { /* nothing to choose: the dual cache */
+        copy_all<word>(launch, work);
+        return;
+    }
     if (!launch.shared) {
         score_head(scores, mean, launch, work, (int32_t)blockIdx.y);
         list_kept(kept, scores, work);
