@@ -245,7 +245,8 @@ static __device__ __forceinline__ void renew(float scores[N_TILES][4], row_state
     max = fmaxf(max, __shfl_xor_sync(WARP_ALL, max, 1));
     max = fmaxf(max, __shfl_xor_sync(WARP_ALL, max, 2));
     float shift = max == -INFINITY ? 0 : max * scale;
-    float shrink = power_of_two(rows.max[m][half] * scale - shift), sum = rows.sum[m][half] * shrink;
+    float shrink = power_of_two(rows.max[m][half] * scale - shift),
+          sum = rows.sum[m][half] * shrink;
 #pragma unroll
     for (int n = 0; n < N_TILES; n++)
 #pragma unroll
