@@ -17,6 +17,7 @@
 #include "app/app.h"
 #include "app/interrupt.h"
 #include "app/output.h"
+#include "app/profile.h"
 #include "app/prompts.h"
 #include "app/report.h"
 #include "app/settings.h"
@@ -26,6 +27,7 @@
 #include "base/stream.h"
 #include "base/workers.h"
 #include "engine/engine.h"
+#include "plan/plan.h"
 #include "text/chat.h"
 
 #define RUN_BYTES_MAX     ((size_t)64 << 30) /* address space: file headers, executor */
@@ -54,6 +56,7 @@ struct run {
     const struct window *current;
     struct error tick_failure; /* flushing between two answers failed */
     bool ignored_is_noted, overlooked_is_noted;
+    struct cost_model cost; /* with --profile */
 };
 
 /* ---- windows, filled in the background ---- */
@@ -162,6 +165,52 @@ static bool handle_iteration(void *context)
     return output_tick(run->output, &run->tick_failure) && !interrupt_requested();
 }
 
+/* The phases of a window's requests in scratch memory, or NULL: it holds infill, whose steps nobody
+ * can foresee, or is too large to be planned. */
+static struct phases *window_phases(struct run *run, const struct window *window)
+{
+    const struct phases_model model = {.n_positions = run->config.n_positions,
+                                       .shift = run->config.shift};
+    struct phases *phases =
+        arena_try_push(&run->scratch, (size_t)window->n_requests, sizeof *phases);
+    for (int32_t i = 0; i < window->n_requests && phases != NULL; i++) {
+        const struct request *request = &window->requests[i];
+        assert(request->n_prompt > 0);
+        if (request->decode.gen_length == 0 ||
+            !phases_init(&phases[i], request->n_prompt, false, &request->decode, &model, NULL))
+            return NULL;
+    }
+    return phases;
+}
+
+/* With a profile: the whole window ahead of time, by the best candidate. */
+static bool plan_window(struct run *run, const struct window *window, struct error *err)
+{
+    size_t mark = run->scratch.used_bytes;
+    uint64_t begin_ns = clock_now_ns();
+    struct plan plan = {0};
+    if (run->options->profile == NULL) return true;
+    struct plan_input input = {.options = run->engine.limits.planning,
+                               .cost = &run->cost,
+                               .n_requests = window->n_requests,
+                               .phases = window_phases(run, window),
+                               .tokens_per_step = 1,
+                               .keeps_runs = true};
+    bool is_ok = true;
+    if (input.phases != NULL) {
+        is_ok = input.options.policy == POLICY_PLANNED ? plan_make_best(&plan, &input, err)
+                                                       : plan_make(&plan, &input, err);
+        input.options = plan.options;
+        is_ok = is_ok && plan_check(&plan, &input, &run->scratch, err);
+        if (is_ok) executor_choose(run->engine.executor, &plan.options);
+        run->report.planned_ns += plan.makespan_ns;
+    }
+    run->report.planning_ns += clock_now_ns() - begin_ns;
+    plan_clear(&plan);
+    arena_rewind(&run->scratch, mark);
+    return is_ok;
+}
+
 /* Every line of the window gets its line of output: first those that are no requests. */
 static bool answer_window(struct run *run, const struct window *window, struct error *err)
 {
@@ -175,6 +224,7 @@ static bool answer_window(struct run *run, const struct window *window, struct e
         if (prompt->code == PROMPT_GOOD) continue;
         if (!put_failure(run, prompt, err)) return false;
     }
+    if (window->n_requests > 0 && !plan_window(run, window, err)) return false;
     if (window->n_requests == 0 ||
         executor_run(run->engine.executor, window->requests, window->n_requests, &events, err))
         return true;
@@ -319,9 +369,17 @@ static bool open_engine(struct run *run, struct error *err)
         .policy = settings_policy(options->policy),
         .objective = settings_objective(options->objective),
         .n_running_max = options->batch_size,
+        .cost = options->profile != NULL ? &run->cost : NULL,
     };
+    struct cost_profile profile;
+    if (options->profile != NULL && !profile_read(&profile, options->profile, err)) return false;
     if (!engine_open(&run->engine, &engine_options, &run->config, &run->arena, err)) return false;
     const struct backend *backend = &run->engine.backend;
+    if (options->profile != NULL) {
+        struct cost_shape shape =
+            profile_shape(&run->config, sizeof(uint16_t), profile.kv_element_bytes);
+        cost_init(&run->cost, &profile, &shape);
+    }
     if (options->verbose || strcmp(backend->ops->name, "cuda") == 0)
         report_note(&run->report, "backend %s: %s", backend->ops->name, backend->machine);
     report_memory(&run->report, &run->engine.memory);

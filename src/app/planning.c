@@ -22,7 +22,8 @@ static bool open_model(struct planning *planning, struct error *err)
     struct error problem = {0};
     assert(options->model != NULL);
     if (!profile_read_model(&planning->config, options->model, &planning->arena, err)) return false;
-    if (!profile_read(&planning->profile, options->profile, err)) return false;
+    const char *name = options->profile != NULL ? options->profile : "h200";
+    if (!profile_read(&planning->profile, name, err)) return false;
     struct cost_shape shape =
         profile_shape(&planning->config, sizeof(uint16_t), planning->profile.kv_element_bytes);
     cost_init(&planning->cost, &planning->profile, &shape);

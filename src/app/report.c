@@ -271,6 +271,19 @@ static double positions_per_token(const struct report *report, const struct exec
     return (double)counts->n_positions / (double)report->n_effective_tokens;
 }
 
+/* Whole percents that half of the iterations' predictions were off by at most. */
+static int median_error(const struct executor_counts *counts)
+{
+    int64_t n = 0, n_before = 0;
+    int percent = 0;
+    for (int i = 0; i < EXECUTOR_ERRORS; i++)
+        n += counts->n_by_error[i];
+    assert(n > 0);
+    while ((n_before += counts->n_by_error[percent]) * 2 < n)
+        percent++;
+    return percent;
+}
+
 static void print_summary_json(struct report *report, const struct executor_counts *counts,
                                uint64_t elapsed_ns, bool is_stopped)
 {
@@ -294,6 +307,7 @@ static void print_summary_json(struct report *report, const struct executor_coun
         {"kv_bytes_peak", counts->n_slots_peak * (int64_t)report->slot_bytes},
         {"surprises", counts->n_surprises},
         {"compute_ns", (int64_t)counts->compute_ns},
+        {"planning_ns", (int64_t)(counts->planning_ns + report->planning_ns)},
         {"elapsed_ns", (int64_t)elapsed_ns},
     };
     for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
@@ -304,6 +318,12 @@ static void print_summary_json(struct report *report, const struct executor_coun
                         json_real(rate(report->n_canvas_tokens, elapsed_ns)));
     json_object_set_new(root, "positions_per_token",
                         json_real(positions_per_token(report, counts)));
+    if (counts->predicted_ns > 0) {
+        json_object_set_new(root, "planned_ns", json_integer((json_int_t)report->planned_ns));
+        json_object_set_new(root, "predicted_ns", json_integer((json_int_t)counts->predicted_ns));
+        json_object_set_new(root, "prediction_error_median",
+                            json_real(0.01 * (double)median_error(counts)));
+    }
     json_t *latency =
         json_pack("{s:I, s:I, s:I}", "p50", (json_int_t)report_percentile_ns(report, 0.50), "p90",
                   (json_int_t)report_percentile_ns(report, 0.90), "p99",
@@ -338,6 +358,15 @@ static void print_summary_text(struct report *report, const struct executor_coun
                              counts->n_pad_positions),
             share * (double)counts->n_pad_positions,
             (double)counts->n_slots_peak * (double)report->slot_bytes / (1024.0 * 1024.0));
+    fprintf(stream, "  planning   %10.3f s           (%lld steps ended otherwise than planned)\n",
+            seconds(counts->planning_ns + report->planning_ns), (long long)counts->n_surprises);
+    if (counts->predicted_ns > 0)
+        fprintf(
+            stream,
+            "  predicted  %10.2f s           (computed in %.2f s; planned ahead %.2f s; half of "
+            "the iterations within %d %%)\n",
+            seconds(counts->predicted_ns), seconds(counts->compute_ns), seconds(report->planned_ns),
+            median_error(counts));
     fprintf(stream, "  latency    p50 %.3f s, p90 %.3f s, p99 %.3f s\n",
             seconds(report_percentile_ns(report, 0.50)),
             seconds(report_percentile_ns(report, 0.90)),

@@ -37,6 +37,8 @@ struct report {
     int64_t n_effective_tokens; /* generated, up to and including the stop token */
     int64_t n_canvas_tokens;    /* all that were to be generated */
     int64_t n_latencies, latencies[REPORT_BUCKETS]; /* end to end */
+    /* With a profile: what the windows' plans expected, and what making them took. */
+    uint64_t planned_ns, planning_ns;
 };
 
 /* `is_terminal`: whether the stream is one, which decides about bar and colour unless the options

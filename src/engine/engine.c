@@ -112,7 +112,8 @@ bool engine_open(struct engine *engine, const struct engine_options *options,
                                 .n_requests_max = options->n_requests_max,
                                 .n_running_max = options->n_running_max,
                                 .tokens_per_step = 1},
-                   .monolithic_logits = options->monolithic_logits},
+                   .monolithic_logits = options->monolithic_logits,
+                   .cost = options->cost},
     };
     struct backend_limits limits = {
         .n_threads = options->n_threads, .cpu_isa = options->cpu_isa, .device = options->device};

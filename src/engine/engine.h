@@ -30,7 +30,8 @@ struct engine_options {
     size_t kv_bytes;         /* of the KV pool; SIZE_MAX: what is sensible for these rows */
     enum policy policy;
     enum objective objective;
-    int32_t n_running_max; /* as in plan/planner.h */
+    int32_t n_running_max;         /* as in plan/planner.h */
+    const struct cost_model *cost; /* as in executor_limits; outlives the engine */
 };
 
 /* Must not move after engine_open: the model points to the backend beside it. */

@@ -11,6 +11,7 @@
 #include "engine/executor.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -62,6 +63,7 @@ struct executor {
     struct pick *picks;
     struct commit_request *commits;
     int32_t n_commits, n_score;
+    struct iteration_load load; /* for the cost model */
 };
 
 static bool has_masks(const struct request *request, int32_t mask_id)
@@ -357,10 +359,13 @@ static void build_batch(struct executor *executor, const struct plan_iteration *
     executor->keeps = (struct forward_keeps){
         .stores = executor->stores, .by_head = executor->by_head, .shared = executor->shared};
     executor->n_commits = 0;
+    executor->load = (struct iteration_load){0};
     for (int32_t i = 0; i < iteration->n_items; i++) {
         const struct plan_item *item = &iteration->items[i];
         struct running *running = &executor->running[item->request];
         running->pick_begin = batch->n_picks;
+        if (executor->limits.cost)
+            cost_add_step(&executor->load, &running->phases, &item->shape, running->n_block_masked);
         add_sequence(executor, running, item, false);
         add_decisions(executor, running);
         if (item->shape.phase == PHASE_REFRESH) {
@@ -380,6 +385,7 @@ static void build_batch(struct executor *executor, const struct plan_iteration *
     assert(batch->n_rows == iteration->n_rows);
     add_padding(executor, iteration->n_pad_rows);
     executor->counts.n_pad_positions += iteration->n_pad_rows;
+    executor->load.n_rows += iteration->n_pad_rows;
 }
 
 static struct matrix forward(struct executor *executor)
@@ -391,6 +397,17 @@ static struct matrix forward(struct executor *executor)
     struct matrix logits = {executor->logits, batch->n_rows, n_vocab, DTYPE_F32};
     assert(batch->n_rows <= executor->limits.planning.n_rows_max);
     return forward_run_monolithic(&executor->forward, executor->canvas, &executor->keeps, logits);
+}
+
+/* How far the cost model was off. */
+static void compare_times(struct executor *executor, uint64_t actual_ns)
+{
+    if (!executor->limits.cost || executor->load.n_rows == 0) return;
+    uint64_t predicted_ns = cost_iteration_ns(executor->limits.cost, &executor->load);
+    double off = (double)predicted_ns - (double)actual_ns;
+    int64_t percent = actual_ns > 0 ? (int64_t)(100 * fabs(off) / (double)actual_ns) : 0;
+    executor->counts.predicted_ns += predicted_ns;
+    executor->counts.n_by_error[percent < EXECUTOR_ERRORS ? percent : EXECUTOR_ERRORS - 1]++;
 }
 
 static bool compute(struct executor *executor, struct error *err)
@@ -426,6 +443,7 @@ static bool compute(struct executor *executor, struct error *err)
     executor->counts.n_positions += executor->batch.n_rows;
     executor->counts.n_picks += executor->batch.n_picks;
     executor->counts.compute_ns += device_ns;
+    compare_times(executor, device_ns);
     return true;
 }
 
@@ -612,6 +630,13 @@ static bool run_iteration(struct executor *executor, const struct plan_iteration
     return compute(executor, err) && advance_all(executor, iteration, events, err);
 }
 
+void executor_choose(struct executor *executor, const struct planner_options *options)
+{
+    assert(executor->n_running == 0);
+    planner_reset(executor->planner);
+    planner_choose(executor->planner, options);
+}
+
 bool executor_run(struct executor *executor, const struct request *requests, int32_t n_requests,
                   const struct executor_events *events, struct error *err)
 {
@@ -621,8 +646,10 @@ bool executor_run(struct executor *executor, const struct request *requests, int
     for (;;) {
         struct plan_iteration iteration;
         uint64_t next_ns;
+        uint64_t begin_ns = clock_now_ns();
         enum planner_status status =
-            planner_next(executor->planner, clock_now_ns(), &iteration, &next_ns);
+            planner_next(executor->planner, begin_ns, &iteration, &next_ns);
+        executor->counts.planning_ns += clock_now_ns() - begin_ns;
         if (status == PLANNER_DONE) break;
         if (status == PLANNER_ITERATION && !run_iteration(executor, &iteration, events, err))
             return false;

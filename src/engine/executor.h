@@ -10,6 +10,7 @@
 #include "base/arena.h"
 #include "base/error.h"
 #include "model/model.h"
+#include "plan/cost.h"
 #include "plan/planner.h"
 #include "plan/request.h"
 
@@ -20,6 +21,7 @@ struct executor_limits {
     struct planner_options planning; /* rows, requests of one executor_run (the window), slots */
     bool monolithic_logits;          /* engine_options */
     int64_t n_cells_max;             /* sum of the window's canvases (twins counted) */
+    const struct cost_model *cost;   /* of this machine, borrowed; NULL: nothing is predicted */
 };
 
 /* Where finished work goes, and how a run is stopped. `context` is handed back. */
@@ -35,16 +37,22 @@ struct executor_events {
     bool (*waited)(void *context, uint64_t until_ns);
 };
 
+#define EXECUTOR_ERRORS 201
+
 /* Totals since create. */
 struct executor_counts {
     int64_t n_iterations;                         /* forwards */
     int64_t n_positions;                          /* rows fed through the layers, padding counted */
     int64_t n_refresh_positions, n_pad_positions; /* of them; the rest is Reuse */
     int64_t n_slots_peak;                         /* most KV slots held at a time, per layer */
-    int64_t n_surprises; /* steps that ended otherwise than the plan expected */
-    int64_t n_picks;     /* rows that met the vocabulary */
-    int64_t n_commits;   /* tokens committed */
-    uint64_t compute_ns; /* time inside iterations */
+    int64_t n_surprises;   /* steps that ended otherwise than the plan expected */
+    int64_t n_picks;       /* rows that met the vocabulary */
+    int64_t n_commits;     /* tokens committed */
+    uint64_t compute_ns;   /* time inside iterations */
+    uint64_t planning_ns;  /* time that deciding them took */
+    uint64_t predicted_ns; /* what the cost model says of those iterations; 0 without one */
+    int64_t n_by_error[EXECUTOR_ERRORS]; /* iterations by |predicted - actual| / actual, in whole
+                                            percents; the last: and more */
 };
 
 /* Everything the executor ever needs is taken here, from `run` and the backend's scratch region. */
@@ -55,6 +63,9 @@ bool executor_create(struct executor **executor, struct model *model,
  * ERROR_FORMAT with the reason; such a request must not be run. */
 bool executor_check(const struct executor *executor, const struct request *request,
                     struct error *err);
+
+/* Goes on by the policy that suits the next window best (planner_choose). */
+void executor_choose(struct executor *executor, const struct planner_options *options);
 
 /* Runs all requests (each has passed executor_check) to their answers. False: a failure of the run
  * (ERROR_STOPPED when iterated said so). */

@@ -61,6 +61,15 @@ static int32_t block_steps(const struct phases *phases, int32_t block)
     return phases_steps_max(phases, end - begin);
 }
 
+void planner_choose(struct planner *planner, const struct planner_options *options)
+{
+    assert(planner->n_members == 0);
+    assert(options->n_rows_target <= planner->options.n_rows_max);
+    planner->options.policy = options->policy;
+    planner->options.n_rows_target = options->n_rows_target;
+    planner->options.n_running_max = options->n_running_max;
+}
+
 bool planner_check(const struct planner_options *options, const struct phases *phases,
                    struct error *err)
 {

@@ -97,6 +97,10 @@ void planner_create(struct planner **planner, const struct planner_options *opti
 /* Forgets all requests: the next window. */
 void planner_reset(struct planner *planner);
 
+/* Before the first request of a window: goes on by another policy, row target or batch size, as the
+ * best candidate for the window had them (plan_make_best). Room and slots stay as they were. */
+void planner_choose(struct planner *planner, const struct planner_options *options);
+
 /* Whether a request can ever run: its rows and its extents alone fit. False: ERROR_FORMAT with
  * what it needs and which option (--rows, --kv-memory) allows it. */
 bool planner_check(const struct planner_options *options, const struct phases *phases,

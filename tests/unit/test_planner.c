@@ -66,6 +66,24 @@ Test(planner, refreshes_are_staggered_where_rows_are_short)
     arena_destroy(&arena);
 }
 
+Test(planner, a_window_may_go_on_by_another_policy_and_row_target)
+{
+    struct planner *planner = make((struct planner_options){
+        .policy = POLICY_FCFS, .objective = OBJECTIVE_TAIL, .n_rows_max = 100, .n_slots = 0});
+    struct phases phases = make_phases(12, 8, CACHE_NONE);
+    struct plan_iteration iteration;
+    for (int32_t target = 100; target >= 40; target -= 20) {
+        planner_reset(planner);
+        planner_choose(
+            planner, &(struct planner_options){.policy = POLICY_PLANNED, .n_rows_target = target});
+        for (int32_t i = 0; i < 6; i++)
+            planner_add(planner, &(struct planner_request){.phases = &phases});
+        cr_assert_eq(next(planner, &iteration), PLANNER_ITERATION);
+        cr_assert_eq(iteration.n_rows, target / 20 * 20);
+    }
+    arena_destroy(&arena);
+}
+
 Test(planner, one_that_does_not_fit_lets_others_pass_but_not_under_fcfs)
 {
     for (int policy = POLICY_FCFS; policy <= POLICY_PLANNED; policy++) {
