@@ -56,7 +56,8 @@ struct run {
     const struct window *current;
     struct error tick_failure; /* flushing between two answers failed */
     bool ignored_is_noted, overlooked_is_noted;
-    struct cost_model cost; /* with --profile */
+    struct cost_model cost;        /* with --profile */
+    struct planner_options chosen; /* for the current window */
 };
 
 /* ---- windows, filled in the background ---- */
@@ -189,6 +190,7 @@ static bool plan_window(struct run *run, const struct window *window, struct err
     size_t mark = run->scratch.used_bytes;
     uint64_t begin_ns = clock_now_ns();
     struct plan plan = {0};
+    run->chosen = run->engine.limits.planning;
     if (run->options->profile == NULL) return true;
     struct plan_input input = {.options = run->engine.limits.planning,
                                .cost = &run->cost,
@@ -202,7 +204,7 @@ static bool plan_window(struct run *run, const struct window *window, struct err
                                                        : plan_make(&plan, &input, err);
         input.options = plan.options;
         is_ok = is_ok && plan_check(&plan, &input, &run->scratch, err);
-        if (is_ok) executor_choose(run->engine.executor, &plan.options);
+        run->chosen = plan.options;
         run->report.planned_ns += plan.makespan_ns;
     }
     run->report.planning_ns += clock_now_ns() - begin_ns;
@@ -214,8 +216,10 @@ static bool plan_window(struct run *run, const struct window *window, struct err
 /* Every line of the window gets its line of output: first those that are no requests. */
 static bool answer_window(struct run *run, const struct window *window, struct error *err)
 {
-    const struct executor_events events = {
-        .context = run, .answered = handle_answer, .iterated = handle_iteration};
+    const struct executor_events events = {.context = run,
+                                           .answered = handle_answer,
+                                           .iterated = handle_iteration,
+                                           .chosen = &run->chosen};
     assert(run->output != NULL);
     run->current = window;
     if (!output_start_window(run->output, window->n_prompts, err)) return false;

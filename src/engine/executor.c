@@ -598,7 +598,6 @@ static bool advance_all(struct executor *executor, const struct plan_iteration *
 static void start_all(struct executor *executor, const struct request *requests, int32_t n_requests)
 {
     int32_t cell = 0;
-    planner_reset(executor->planner);
     for (int32_t i = 0; i < n_requests; i++) {
         struct running *running = &executor->running[i];
         cell = start_request(executor, running, &requests[i], cell);
@@ -630,18 +629,12 @@ static bool run_iteration(struct executor *executor, const struct plan_iteration
     return compute(executor, err) && advance_all(executor, iteration, events, err);
 }
 
-void executor_choose(struct executor *executor, const struct planner_options *options)
-{
-    assert(executor->n_running == 0);
-    planner_reset(executor->planner);
-    planner_choose(executor->planner, options);
-}
-
 bool executor_run(struct executor *executor, const struct request *requests, int32_t n_requests,
                   const struct executor_events *events, struct error *err)
 {
     assert(n_requests >= 0);
     assert(n_requests <= executor->limits.planning.n_requests_max);
+    planner_reset(executor->planner, events->chosen);
     start_all(executor, requests, n_requests);
     for (;;) {
         struct plan_iteration iteration;

@@ -35,6 +35,7 @@ struct executor_events {
     /* Nothing can be computed before `until_ns`; returns then, or earlier. False: stop now. NULL:
      * no request has an arrival. */
     bool (*waited)(void *context, uint64_t until_ns);
+    const struct planner_options *chosen; /* the policy for these requests; NULL: as before */
 };
 
 #define EXECUTOR_ERRORS 201
@@ -63,9 +64,6 @@ bool executor_create(struct executor **executor, struct model *model,
  * ERROR_FORMAT with the reason; such a request must not be run. */
 bool executor_check(const struct executor *executor, const struct request *request,
                     struct error *err);
-
-/* Goes on by the policy that suits the next window best (planner_choose). */
-void executor_choose(struct executor *executor, const struct planner_options *options);
 
 /* Runs all requests (each has passed executor_check) to their answers. False: a failure of the run
  * (ERROR_STOPPED when iterated said so). */

@@ -85,7 +85,7 @@ static bool open_simulation(struct simulation *simulation, struct plan *plan,
         plan->n_tokens += plan->requests[i].n_tokens;
     }
     planner_create(&simulation->planner, &options, &simulation->arena);
-    planner_reset(simulation->planner);
+    planner_reset(simulation->planner, NULL);
     return true;
 }
 

@@ -38,8 +38,14 @@ void planner_create(struct planner **planner, const struct planner_options *opti
     *planner = made;
 }
 
-void planner_reset(struct planner *planner)
+void planner_reset(struct planner *planner, const struct planner_options *options)
 {
+    if (options != NULL) {
+        assert(options->n_rows_target <= planner->options.n_rows_max);
+        planner->options.policy = options->policy;
+        planner->options.n_rows_target = options->n_rows_target;
+        planner->options.n_running_max = options->n_running_max;
+    }
     assert(planner->members);
     planner->n_members = planner->n_arrived = planner->n_ended = 0;
     planner->n_running = planner->n_ready = planner->n_places = planner->batch_begin = 0;
@@ -59,15 +65,6 @@ static int32_t block_steps(const struct phases *phases, int32_t block)
     phases_block(phases, block, &begin, &end);
     assert(begin < end);
     return phases_steps_max(phases, end - begin);
-}
-
-void planner_choose(struct planner *planner, const struct planner_options *options)
-{
-    assert(planner->n_members == 0);
-    assert(options->n_rows_target <= planner->options.n_rows_max);
-    planner->options.policy = options->policy;
-    planner->options.n_rows_target = options->n_rows_target;
-    planner->options.n_running_max = options->n_running_max;
 }
 
 bool planner_check(const struct planner_options *options, const struct phases *phases,

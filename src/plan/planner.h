@@ -94,12 +94,10 @@ enum step_outcome {
 void planner_create(struct planner **planner, const struct planner_options *options,
                     struct arena *arena);
 
-/* Forgets all requests: the next window. */
-void planner_reset(struct planner *planner);
-
-/* Before the first request of a window: goes on by another policy, row target or batch size, as the
- * best candidate for the window had them (plan_make_best). Room and slots stay as they were. */
-void planner_choose(struct planner *planner, const struct planner_options *options);
+/* Forgets all requests: the next window. `options`: by another policy, row target or batch size, as
+ * the best candidate for the window had them (plan_make_best); NULL: as before. Room and slots stay
+ * as they were. */
+void planner_reset(struct planner *planner, const struct planner_options *options);
 
 /* Whether a request can ever run: its rows and its extents alone fit. False: ERROR_FORMAT with
  * what it needs and which option (--rows, --kv-memory) allows it. */

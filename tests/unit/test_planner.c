@@ -24,7 +24,7 @@ static struct planner *make(struct planner_options options)
     options.n_requests_max = 16;
     cr_assert(arena_create(&arena, (size_t)16 << 20, NULL));
     planner_create(&planner, &options, &arena);
-    planner_reset(planner);
+    planner_reset(planner, NULL);
     return planner;
 }
 
