@@ -73,9 +73,8 @@ Test(planner, a_window_may_go_on_by_another_policy_and_row_target)
     struct phases phases = make_phases(12, 8, CACHE_NONE);
     struct plan_iteration iteration;
     for (int32_t target = 100; target >= 40; target -= 20) {
-        planner_reset(planner);
-        planner_choose(
-            planner, &(struct planner_options){.policy = POLICY_PLANNED, .n_rows_target = target});
+        planner_reset(planner,
+                      &(struct planner_options){.policy = POLICY_PLANNED, .n_rows_target = target});
         for (int32_t i = 0; i < 6; i++)
             planner_add(planner, &(struct planner_request){.phases = &phases});
         cr_assert_eq(next(planner, &iteration), PLANNER_ITERATION);
