@@ -1,5 +1,5 @@
-/* What kernels share: wide loads, and reductions over a warp or a block in one fixed order, so that
- * a sum depends on its terms alone. */
+/* What kernels share: wide loads, and sums over a warp or a block in one fixed order, so that a sum
+ * depends on its terms alone. */
 #ifndef CUDA_DEVICE_CUH
 #define CUDA_DEVICE_CUH
 
@@ -67,6 +67,30 @@ static __device__ __forceinline__ float block_sum(float value)
     for (int i = 0; i < n_warps; i++)
         total += sums[i];
     return total;
+}
+
+/* The sum of whole numbers over the threads before this one; *total over all. */
+template <typename number>
+static __device__ __forceinline__ number block_scan(number value, number *total)
+{
+    __shared__ number sums[BLOCK_WARPS_MAX];
+    int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
+    int n_warps = (int)blockDim.x / WARP;
+    number sum = value, before = 0, all = 0;
+#pragma unroll
+    for (int step = 1; step < WARP; step *= 2) {
+        number other = __shfl_up_sync(WARP_ALL, sum, step);
+        if (lane >= step) sum += other;
+    }
+    __syncthreads();
+    if (lane == WARP - 1) sums[warp] = sum;
+    __syncthreads();
+    for (int i = 0; i < n_warps; i++) {
+        before += i < warp ? sums[i] : 0;
+        all += sums[i];
+    }
+    *total = all;
+    return before + sum - value;
 }
 
 #endif

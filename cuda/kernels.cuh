@@ -102,9 +102,12 @@ cudaError_t launch_select_kv(const struct select_launch *launch, cudaStream_t st
 
 /* ---- score.cu ---- */
 
-/* A tile of logits: rows [0, n_rows) x ids [first_id, first_id + n_ids). */
+#define SCORE_STRETCH 8192 /* ids that a block sees at once */
+
+/* A tile of logits: rows [0, n_rows) x ids [first_id, first_id + n_ids). Tiles begin at multiples
+ * of SCORE_STRETCH; where they end makes no difference to a pick. */
 struct score_tile {
-    const float *logits;         /* [n_rows, ld] */
+    float *logits;               /* [n_rows, ld]; guided and suppressed in place */
     const float *uncond;         /* [.., ld]; NULL: no row has one */
     const int32_t *uncond_index; /* [n_rows] row of `uncond`, -1: none; device; NULL as above */
     int32_t ld, first_id, n_ids, n_rows;
