@@ -77,26 +77,27 @@ static __device__ void guide(float *logits, const float *uncond, int32_t n, doub
     }
 }
 
-static __device__ void suppress(float *logits, const score_tile &tile, int32_t id)
+/* The id whose logit this thread overwrites; -1: none. */
+static __device__ int32_t suppressed_id(const score_row &row, int32_t mask_id)
 {
-    int32_t at = id - tile.first_id;
-    if (at >= 0 && at < tile.n_ids) logits[at] = -INFINITY;
+    int32_t at = (int32_t)threadIdx.x - 1;
+    if (at < 0) return mask_id;
+    if (at >= SCORE_SUPPRESSED_MAX) return -1;
+    int32_t id = row.suppressed[at];
+    return at < row.n_suppressed ? id : -1;
 }
 
-/* Guides the row's logits and overwrites those that are no candidates. */
-static __device__ view prepare(const score_tile &tile, const score_row &row, int32_t mask_id)
+/* Guides the row's logits by those of `twin` (-1: none) and overwrites what is no candidate. */
+static __device__ view prepare(const score_tile &tile, const score_row &row, int32_t twin,
+                               int32_t suppressed)
 {
-    int64_t index = blockIdx.x;
-    float *logits = tile.logits + index * tile.ld;
-    int32_t twin = tile.uncond_index ? tile.uncond_index[index] : -1;
-    if (twin >= 0)
+    float *logits = tile.logits + (int64_t)blockIdx.x * tile.ld;
+    int32_t at = suppressed - tile.first_id;
+    if (twin >= 0) {
         guide(logits, tile.uncond + (int64_t)twin * tile.ld, tile.n_ids, (double)row.cfg_scale + 1);
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        suppress(logits, tile, mask_id);
-        for (int32_t i = 0; i < row.n_suppressed; i++)
-            suppress(logits, tile, row.suppressed[i]);
+        __syncthreads();
     }
+    if (at >= 0 && at < tile.n_ids) logits[at] = -INFINITY;
     __syncthreads();
     bool is_wide = (uintptr_t)logits % sizeof(float4) == 0 && tile.n_ids % FOUR == 0;
     return {logits, tile.first_id, tile.n_ids, is_wide};
@@ -495,8 +496,10 @@ static __global__ void __launch_bounds__(THREADS)
 {
     score_state *state = &states[blockIdx.x];
     const score_row &row = rows[blockIdx.x];
+    const int32_t twin = tile.uncond_index ? tile.uncond_index[blockIdx.x] : -1;
+    const int32_t suppressed = suppressed_id(row, mask_id);
     if (state->pass == PASS_DONE) return;
-    const view seen = prepare(tile, row, mask_id);
+    const view seen = prepare(tile, row, twin, suppressed);
     for (int32_t begin = 0; begin < tile.n_ids; begin += STRETCH) {
         see_stretch(seen, begin, row, state);
         __syncthreads(); /* thread 0 has written the state */
