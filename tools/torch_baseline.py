@@ -3,6 +3,7 @@
 
     tools/torch_baseline.py --shape data/shapes/llada-8b [--batch N] [--prompt N] [--gen N]
                             [--block N] [--steps N] [--loop] [--device cuda|cpu] [--json]
+    tools/torch_baseline.py --check BUILD
 
 bf16 weights from a seed, scaled_dot_product_attention, dual cache: a block's first step is a full
 forward that keeps all K and V, later steps feed only the block's rows and overwrite theirs. All
@@ -10,22 +11,34 @@ requests go in lockstep with prompts of one length, so nothing is padded; only t
 rows meet the vocabulary, in chunks; the most confident ones are committed. --loop is the unbatched
 reference loop instead: one request at a time, full forward and full logits in every step.
 Prints committed tokens per second, without loading and one warm-up block.
+
+--check shows that it is the same decode: in f32, on the processor, with the weights of the shipped
+model, it commits the tokens that BUILD/dllm-batch does, cached and not, some steps of all quotas.
 """
 
 import argparse
 import json
 import os
+import random
+import subprocess
+import sys
+import tempfile
 import time
 
 import torch
 import torch.nn.functional as F
 
 HEAD_ROWS = 512  # rows that meet the vocabulary together: logits of 126,464 ids are large
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def rms_norm(x, weight, epsilon):
-    scale = torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + epsilon)
-    return (x.float() * scale).to(x.dtype) * weight
+    return F.rms_norm(x, weight.shape, weight, epsilon)
+
+
+def quota(step, n_steps, length):
+    """Tokens of a block's step: as even as can be, the first steps take what is left over."""
+    return length // n_steps + (step < length % n_steps)
 
 
 class Model:
@@ -101,11 +114,9 @@ class Model:
         return torch.cat(ids), torch.cat(confidence)
 
 
-def commit(canvas, begin, end, ids, confidence, n_commit, mask_id):
-    """The n_commit most confident masked cells of every row's block."""
-    block = canvas[:, begin:end]
-    masked = block == mask_id
-    sure = torch.full(block.shape, -1.0, device=canvas.device)
+def commit(block, masked, ids, confidence, n_commit):
+    """The n_commit most confident masked cells of every row of the block."""
+    sure = torch.full(block.shape, -1.0, device=block.device)
     found = torch.zeros_like(block)
     sure[masked], found[masked] = confidence, ids
     best = sure.topk(n_commit, -1).indices
@@ -113,28 +124,24 @@ def commit(canvas, begin, end, ids, confidence, n_commit, mask_id):
 
 
 def decode_block(model, canvas, begin, end, n_steps):
-    mask_id = model.c["mask_token_id"]
+    block = canvas[:, begin:end]
     for step in range(n_steps):
-        left = end - begin - step * (end - begin) // n_steps
-        n_commit = left - (end - begin - (step + 1) * (end - begin) // n_steps)
+        masked = block == model.c["mask_token_id"]
         hidden = (model.forward(canvas, 0, True)[:, begin:end] if step == 0
-                  else model.forward(canvas[:, begin:end], begin, False))
-        ids, confidence = model.pick(hidden[canvas[:, begin:end] == mask_id])
-        commit(canvas, begin, end, ids, confidence, n_commit, mask_id)
+                  else model.forward(block, begin, False))
+        ids, confidence = model.pick(hidden[masked])
+        commit(block, masked, ids, confidence, quota(step, n_steps, end - begin))
 
 
 def decode_block_loop(model, canvas, begin, end, n_steps):
     """generate.py of LLaDA: logits of every position, in every step."""
-    mask_id = model.c["mask_token_id"]
+    mask_id, block = model.c["mask_token_id"], canvas[:, begin:end]
     for step in range(n_steps):
-        left = end - begin - step * (end - begin) // n_steps
-        n_commit = left - (end - begin - (step + 1) * (end - begin) // n_steps)
         logits = F.linear(model.forward(canvas, 0, True), model.head)
         logits[..., mask_id] = -torch.inf
-        probability, ids = F.softmax(logits.float(), -1).max(-1)
-        masked = canvas[:, begin:end] == mask_id
-        commit(canvas, begin, end, ids[:, begin:end][masked], probability[:, begin:end][masked],
-               n_commit, mask_id)
+        probability, ids = (best[:, begin:end] for best in F.softmax(logits.float(), -1).max(-1))
+        masked = block == mask_id
+        commit(block, masked, ids[masked], probability[masked], quota(step, n_steps, end - begin))
 
 
 def synchronize(device):
@@ -162,10 +169,84 @@ def measure(model, args):
     return seconds
 
 
+# ---- the same decode ----
+
+CHECKED = os.path.join(ROOT, "data", "models", "tiny-llada")
+N_PROMPTS, N_PROMPT_IDS, N_GEN, BLOCK = 8, 40, 32, 8
+
+
+def read_weights(folder):
+    """Tensors by name, in f32."""
+    with open(os.path.join(folder, "model.safetensors"), "rb") as file:
+        data = bytearray(file.read())
+    begin = 8 + int.from_bytes(data[:8], "little")
+    found = {}
+    for name, entry in json.loads(data[8:begin]).items():
+        if name != "__metadata__":
+            first, last = (begin + offset for offset in entry["data_offsets"])
+            tensor = torch.frombuffer(data[first:last], dtype=torch.bfloat16)
+            found[name.removeprefix("model.transformer.")] = tensor.view(entry["shape"]).float()
+    return found
+
+
+def load(model, weights):
+    """Real weights instead of random ones; norms are folded into the matrices behind them."""
+    model.norm = torch.ones_like(weights["ln_f.weight"])
+    model.embedding = weights["wte.weight"]
+    model.head = weights["ff_out.weight"] * weights["ln_f.weight"]
+    for index, layer in enumerate(model.layers):
+        of = {name.split(".")[2]: weight for name, weight in weights.items()
+              if name.startswith(f"blocks.{index}.")}
+        layer["qkv"] = torch.cat([of[f"{x}_proj"] for x in "qkv"]) * of["attn_norm"]
+        layer["gate_up"] = torch.cat([of["ff_proj"], of["up_proj"]]) * of["ff_norm"]
+        layer["out"], layer["down"] = of["attn_out"], of["ff_out"]
+
+
+def program_decode(build, prompts, cache, steps):
+    with tempfile.TemporaryDirectory() as folder:
+        path, out = os.path.join(folder, "prompts.jsonl"), os.path.join(folder, "answers.jsonl")
+        with open(path, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps({"prompt_token_ids": ids}) + "\n" for ids in prompts)
+        subprocess.run([os.path.join(build, "dllm-batch"), "run", "-m", CHECKED, "--backend", "cpu",
+                        "--cache", cache, "--steps", str(steps), "--gen-length", str(N_GEN),
+                        "--block-length", str(BLOCK), "--no-early-stop", "--ordered", "--token-ids",
+                        "--no-compress", "-q", "-o", out, path], check=True)
+        with open(out, encoding="utf-8") as file:
+            return [json.loads(line)["token_ids"] for line in file]
+
+
+def baseline_decode(model, prompts, cache, steps):
+    masks = torch.full((1, N_GEN), model.c["mask_token_id"])
+    rows = [torch.cat([torch.tensor([ids]), masks], 1) for ids in prompts]
+    run, batches = ((decode_block_loop, rows) if cache == "none"
+                    else (decode_block, [torch.cat(rows)]))
+    for canvas in batches:
+        for begin in range(N_PROMPT_IDS, N_PROMPT_IDS + N_GEN, BLOCK):
+            run(model, canvas, begin, begin + BLOCK, steps // (N_GEN // BLOCK))
+    return torch.cat(batches)[:, N_PROMPT_IDS:].tolist()
+
+
+def check(shape, build):
+    """Sums are in another order, so a decision that is close may differ: one answer of each run."""
+    args = argparse.Namespace(device="cpu", prompt=N_PROMPT_IDS, gen=N_GEN)
+    model, rng, ok = Model(shape, args), random.Random(3), True
+    load(model, read_weights(CHECKED))
+    prompts = [[rng.randrange(640) for _ in range(N_PROMPT_IDS)] for _ in range(N_PROMPTS)]
+    for cache in ("none", "dual"):
+        for steps in (32, 16, 12, 4):
+            pairs = zip(program_decode(build, prompts, cache, steps),
+                        baseline_decode(model, prompts, cache, steps))
+            n_same = sum(ours == theirs for ours, theirs in pairs)
+            ok = ok and n_same >= N_PROMPTS - 1
+            print(f"cache {cache}, {steps} steps: {n_same} of {N_PROMPTS} answers are the same")
+    return ok
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", required=True, help="folder with config.json")
+    parser.add_argument("--shape", help="folder with config.json")
+    parser.add_argument("--check", metavar="BUILD", help="compare its decodes with dllm-batch's")
     defaults = {"batch": 64, "prompt": 400, "gen": 64, "block": 32, "steps": 64}
     for name, default in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=default)
@@ -173,10 +254,14 @@ def main():
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    with open(os.path.join(args.shape, "config.json"), encoding="utf-8") as file:
+    if not args.shape and not args.check:
+        parser.error("say --shape or --check")
+    with open(os.path.join(args.shape or CHECKED, "config.json"), encoding="utf-8") as file:
         shape = json.load(file)
     args.batch = 1 if args.loop else args.batch
     with torch.inference_mode():
+        if args.check:
+            sys.exit(not check(shape, args.check))
         seconds = measure(Model(shape, args), args)
     rate = args.batch * args.gen / seconds
     if args.json:
