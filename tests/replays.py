@@ -14,23 +14,26 @@ import json
 import os
 import pathlib
 import random
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT.parent / "shared" / "data" / "traces"
 N_POSITIONS, BLOCK = 4096, 32  # of LLaDA-8B
 BASE = ["-m", "llada-8b", "--profile", "l40s", "--rows", "16384"]
+ENGINE = ["-m", ROOT / "data" / "models" / "tiny-llada", "--token-ids"]
 
 
 class Replay:
     """A run of the program: exit status, summary, records by index."""
 
-    def __init__(self, program, folder, trace, *options):
+    def __init__(self, program, folder, trace, *options, base=BASE):
         records = folder / "records.jsonl"
-        command = [program, "replay", *BASE, "--json", "-f", "-o", records, *options, trace]
+        command = [program, "replay", *base, "--json", "-f", "-o", records, *options, trace]
         done = subprocess.run([str(w) for w in command], capture_output=True, check=False)
         self.status, self.message = done.returncode, done.stderr.decode()
         self.summary = json.loads(done.stdout) if done.stdout else None
@@ -286,6 +289,94 @@ def bad_rows_are_records_with_a_reason(program, folder):
     assert [trace[k]["requests"] for k in ("read", "served", "refused", "skipped")] == [7, 1, 5, 1]
 
 
+def write_trace(path, n, step_s):
+    """A trace of ours, rows out of order, with requests for the shipped model."""
+    rng = random.Random(11)
+    rows = [(i * step_s, rng.randrange(1, 60), rng.randrange(1, 40)) for i in range(n)]
+    rng.shuffle(rows)
+    path.write_text("".join(json.dumps({"arrival_s": s, "prompt_tokens": p, "output_tokens": o})
+                            + "\n" for s, p, o in rows))
+    return rows
+
+
+def check_engine(replay, rows, speed):
+    """Each request is answered once, to its stop, after its arrival; sums are the records'."""
+    assert replay.status == 0, replay.message
+    assert sorted(replay.good()) == list(range(len(rows)))
+    for i, record in replay.records.items():
+        timing, decode, output = record["timing"], record["decode"], rows[i][2]
+        assert near(timing["arrival_ns"], rows[i][0] * 1e9 / speed, 1e-9), record
+        assert timing["queue_ns"] == timing["first_forward_ns"] - timing["arrival_ns"] >= 0
+        assert timing["e2e_ns"] == timing["finished_ns"] - timing["arrival_ns"] > 0
+        assert timing["first_commit_ns"] <= timing["last_commit_ns"] <= timing["finished_ns"]
+        assert timing["start_unix_ns"] > 1.6e18
+        assert record["finish_reason"] == "stop" and isinstance(record["text"], str)
+        assert record["usage"]["completion_tokens"] == len(record["token_ids"]) == output
+        # One token a step, but not from left to right: all up to the stop must be there.
+        assert output <= decode["steps"] <= -(-output // 8) * 8, record
+    ran = replay.plan()
+    assert ran["clock"] == replay.summary["clock"] != "virtual"
+    assert ran["tokens"] == sum(r[2] for r in rows)
+    padding = ran["positions"] - sum(r["decode"]["positions"] for r in replay.records.values())
+    assert near(ran["padding_percent"], 100 * padding / ran["positions"])
+    assert (padding > 0) == (ran["policy"] == "static")
+    latencies = [r["timing"]["e2e_ns"] * 1e-9 for r in replay.records.values()]
+    assert near(ran["latency_mean_s"], statistics.fmean(latencies))
+    assert near(ran["makespan_s"], max(r["timing"]["finished_ns"] for r in
+                                       replay.records.values()) * 1e-9)
+
+
+def the_engine_answers_when_requests_arrive(program, folder):
+    """--clock scaled: every policy, online or not, gives the same answers, none before its time"""
+    rows, texts = write_trace(folder / "t.jsonl", 24, 0.5), set()
+    for options in (["--policy", "fcfs"], ["--policy", "planned"], ["--policy", "static"],
+                    ["--policy", "planned", "--online", "--profile", "l40s"],
+                    ["--policy", "planned", "--profile", "rtx4090", "--threads", "1"]):
+        replay = Replay(program, folder, folder / "t.jsonl", "--clock", "scaled=20", "--cache",
+                        "dual", *options, base=ENGINE)
+        check_engine(replay, rows, 20)
+        plans, has_profile = replay.summary["plans"], "--profile" in options
+        assert [p["clock"] for p in plans] == ["scaled=20", "virtual"][: 1 + has_profile]
+        assert all((p["bound_s"] is not None) == has_profile for p in plans)
+        assert replay.summary["online"] == (not has_profile or "--online" in options)
+        if options[1] == "fcfs":
+            order = sorted(rows, key=lambda row: row[0])
+            started = sorted(replay.records, key=lambda i: (
+                replay.records[i]["timing"]["first_forward_ns"], rows[i][0]))
+            assert [rows[i] for i in started] == order
+        texts.add(json.dumps([replay.records[i]["token_ids"] for i in range(len(rows))]))
+    assert len(texts) == 1, "an answer depends on the schedule"
+
+
+def the_real_clock_is_that_of_the_trace(program, folder):
+    """--clock real with weights made up: arrivals as stamped; --no-early-stop ends nothing"""
+    rows = write_trace(folder / "t.jsonl", 4, 0.1)
+    base = [*ENGINE, "--load-format", "dummy", "--clock", "real"]
+    check_engine(Replay(program, folder, folder / "t.jsonl", base=base), rows, 1)
+    replay = Replay(program, folder, folder / "t.jsonl", "--no-early-stop", base=base)
+    for i, record in replay.good().items():
+        assert record["usage"]["completion_tokens"] == -(-rows[i][2] // 8) * 8
+        assert record["finish_reason"] == "length"
+
+
+def an_interrupt_keeps_what_is_done(program, folder):
+    """a signal while nothing has arrived: status 75, done answers on disk, the rest has none"""
+    trace, records = folder / "t.jsonl", folder / "r.jsonl"
+    trace.write_text("".join(json.dumps({"arrival_s": s, "prompt_tokens": 5, "output_tokens": 4})
+                             + "\n" for s in (0, 0, 3600)))
+    command = [program, "replay", *ENGINE, "--clock", "real", "-o", records, trace]
+    with subprocess.Popen([str(w) for w in command], stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 60
+        while not (records.exists() and records.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        message = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 75, (process.returncode, message)
+    done = [json.loads(line) for line in records.read_text().splitlines()]
+    assert sorted(r["index"] for r in done) == [0, 1]
+    assert "stopped; answers done: 2 of 3" in message and "makespan" in message, message
+
+
 CASES = [
     generated_traces_reconcile,
     *(published_case(name, policy) for name, policy in (
@@ -300,6 +391,9 @@ CASES = [
     goodput_counts_what_was_in_time,
     policies_are_compared_on_the_same_work,
     bad_rows_are_records_with_a_reason,
+    the_engine_answers_when_requests_arrive,
+    the_real_clock_is_that_of_the_trace,
+    an_interrupt_keeps_what_is_done,
 ]
 
 

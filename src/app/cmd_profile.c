@@ -15,6 +15,7 @@
 #include "app/fit.h"
 #include "app/interrupt.h"
 #include "app/profile.h"
+#include "app/settings.h"
 #include "app/sink.h"
 #include "base/clock.h"
 #include "engine/engine.h"
@@ -341,17 +342,10 @@ static bool open_engine(struct profiling *profiling, struct error *err)
 {
     const struct options *options = profiling->options;
     assert(options->model != NULL);
-    const struct engine_options engine_options = {
-        .model_dir = options->model,
-        .backend = options->backend,
-        .cpu_isa = strcmp(options->cpu_isa, "auto") == 0 ? NULL : options->cpu_isa,
-        .n_threads = options->threads,
-        .device = options_is_set(options, OPTION_device) ? options->device : -1,
-        .dummy_weights = strcmp(options->load_format, "dummy") == 0,
-        .n_requests_max = REQUESTS_MAX,
-        .kv_bytes = SIZE_MAX,
-        .policy = POLICY_FCFS,
-    };
+    struct engine_options engine_options;
+    settings_engine(&engine_options, options);
+    engine_options.n_requests_max = REQUESTS_MAX;
+    engine_options.policy = POLICY_FCFS;
     if (!config_read(&profiling->config, options->model, &profiling->arena, err)) return false;
     return engine_open(&profiling->engine, &engine_options, &profiling->config, &profiling->arena,
                        err);

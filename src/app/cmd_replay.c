@@ -1,10 +1,11 @@
 /* dllm-batch replay: a trace on a clock. The requests are the same whoever serves them:
  *
- *     trace ─► struct request with arrivals ─┬─ virtual: planner and cost model ─┬─► records,
- * summary └─ real, scaled: engine (not yet)  ─┘
+ *     trace ─► requests with arrivals ─┬─ virtual: planner and cost model ─┬─► records, summary
+ *                                      └─ real, scaled: engine ────────────┘
  *
  * Latency counts from the scheduled arrival. Times of the virtual clock start at START_NS, since 0
- * stands for what did not happen. */
+ * stands for what did not happen. What the engine does is written down as a plan, so that one table
+ * shows both. */
 #include <assert.h>
 #include <inttypes.h>
 #include <math.h>
@@ -13,25 +14,37 @@
 
 #include "app/app.h"
 #include "app/figures.h"
+#include "app/interrupt.h"
 #include "app/output.h"
 #include "app/planning.h"
 #include "app/prompts.h"
+#include "app/settings.h"
 #include "app/trace.h"
 #include "app/window.h"
+#include "base/clock.h"
+#include "engine/engine.h"
 
 #define ROWS_MAX          (1 << 22)          /* of a trace */
 #define CELLS_MAX         (INT64_C(1) << 34) /* prompts of a trace that has them */
 #define SCRATCH_BYTES_MAX ((size_t)64 << 20) /* a line of output */
+#define SERVED_CELLS_MAX  (INT64_C(1) << 28) /* that an engine holds at a time */
 #define START_NS          UINT64_C(1)
+#define WAIT_NS           UINT64_C(1000000000) /* lines that are done are not kept for longer */
 
 struct replay {
     const struct options *options;
     const char *path, *label; /* of the input; "-", "standard input" */
-    struct planning planning;
+    bool is_virtual, has_profile;
+    double speed;             /* of the trace's time */
+    struct planning planning; /* results[0]: what the engine did, if one serves */
+    struct engine engine;
+    uint64_t resumed_ns;       /* when the engine last began an iteration */
+    struct error tick_failure; /* writing between two answers failed */
     struct prompts *prompts;
     struct window window; /* all rows, good and bad */
     struct arena scratch;
     struct output_place place;
+    struct output_style style;
     struct output *output;
     /* Of the requests that are served, in order of arrival. */
     int32_t n_requests;
@@ -61,7 +74,7 @@ static bool read_trace(struct replay *replay, struct error *err)
                                             .config = &planning->config,
                                             .tokenizer = planning->tokenizer,
                                             .is_trace = true,
-                                            .only_shapes = true};
+                                            .only_shapes = replay->is_virtual};
     const struct window_limits limits = {.n_prompts_max = ROWS_MAX, .n_cells_max = CELLS_MAX};
     struct window *window = &replay->window;
     assert(replay->prompts == NULL);
@@ -136,21 +149,41 @@ static void drop_impossible(struct replay *replay, bool is_sized)
 static void add_served(struct replay *replay, int32_t i)
 {
     struct request *request = &replay->requests[i];
-    struct prompt *prompt = request->line_state;
+    const struct prompt *prompt = request->line_state;
     assert(request->stop_after >= 0);
-    request->arrival_ns = request->admitted_ns = START_NS + replay->arrivals_ns[i];
-    prompt->request = *request;
     replay->stops[i] = request->stop_after > 0 ? request->stop_after : INT32_MAX;
     replay->served.n_requests++;
     replay->served.n_prompt += request->n_prompt;
     replay->served.n_output += prompt->n_output;
 }
 
+/* Rows and slots are then the engine's. */
+static bool open_engine(struct replay *replay, int64_t n_cells, struct error *err)
+{
+    struct planning *planning = &replay->planning;
+    struct engine_options options;
+    assert(n_cells > 0);
+    if (n_cells > SERVED_CELLS_MAX)
+        return error_set(err, ERROR_UNAVAILABLE,
+                         "%" PRId64 " positions are too many; --limit reads fewer", n_cells);
+    settings_engine(&options, replay->options);
+    options.n_requests_max = replay->n_requests > 0 ? replay->n_requests : 1;
+    options.n_cells_max = n_cells;
+    if (!interrupt_install(err)) return false;
+    if (!engine_open(&replay->engine, &options, &planning->config, &planning->arena, err))
+        return false;
+    planning->input.options.n_rows_max = replay->engine.limits.planning.n_rows_max;
+    planning->input.options.n_slots = replay->engine.limits.planning.n_slots;
+    planning->input.options.n_requests_max = options.n_requests_max;
+    return true;
+}
+
 /* Arrivals, stops and phases of what can be served, with rows and memory chosen for it. */
 static bool prepare(struct replay *replay, struct error *err)
 {
     const struct options *options = replay->options;
-    const struct trace_schedule schedule = {.spreads = options->spread, .rate = options->rate};
+    const struct trace_schedule schedule = {
+        .spreads = options->spread, .rate = options->rate, .speed = replay->speed};
     int64_t n_cells = 1;
     assert(replay->phases == NULL);
     if ((replay->phases = push(replay, sizeof *replay->phases, err)) == NULL) return false;
@@ -160,7 +193,9 @@ static bool prepare(struct replay *replay, struct error *err)
     drop_impossible(replay, false);
     for (int32_t i = 0; i < replay->n_requests; i++)
         n_cells += phases_full_rows(&replay->phases[i]);
-    if (!planning_size(&replay->planning, n_cells, err)) return false;
+    if (!(replay->is_virtual ? planning_size(&replay->planning, n_cells, err)
+                             : open_engine(replay, n_cells, err)))
+        return false;
     drop_impossible(replay, true);
     if (replay->n_requests == 0) return true;
     for (int32_t i = 0; i < replay->n_requests; i++)
@@ -172,20 +207,42 @@ static bool prepare(struct replay *replay, struct error *err)
     return true;
 }
 
-/* ---- the virtual clock ---- */
+/* ---- plans ---- */
 
-static bool serve(struct replay *replay, struct error *err)
+/* On the virtual clock this is the replay. An engine is planned for if the profile is given, which
+ * then chooses how the policy goes about it. */
+static bool make_plans(struct replay *replay, struct error *err)
 {
-    struct plan_input *input = &replay->planning.input;
+    struct planning *planning = &replay->planning;
+    struct plan_input *input = &planning->input;
     assert(replay->n_requests > 0);
+    input->is_online = replay->options->online || !replay->has_profile;
     input->n_requests = replay->n_requests;
     input->phases = replay->phases;
     input->arrival_ns = replay->arrivals_ns;
     input->stop_after = replay->stops;
-    input->is_online = replay->options->online;
     if (!options_is_set(replay->options, OPTION_objective))
         input->options.objective = OBJECTIVE_TAIL;
-    return planning_make(&replay->planning, err);
+    if (replay->is_virtual) return planning_make(planning, err);
+    planning->n_results = 1;
+    input->options.policy = settings_policy(replay->options->policy);
+    if (!plan_open(&planning->results[0], input, err)) return false;
+    if (replay->has_profile && !planning_make(planning, err)) return false;
+    if (replay->has_profile) planning->results[0].options = planning->results[1].options;
+    return true;
+}
+
+/* Arrivals on the clock that starts at `start_ns`. */
+static void schedule(struct replay *replay, uint64_t start_ns)
+{
+    assert(start_ns > 0);
+    replay->style.start_ns = replay->resumed_ns = start_ns;
+    for (int32_t i = 0; i < replay->n_requests; i++) {
+        struct request *request = &replay->requests[i];
+        struct prompt *prompt = request->line_state;
+        request->arrival_ns = request->admitted_ns = start_ns + replay->arrivals_ns[i];
+        prompt->request = *request;
+    }
 }
 
 /* ---- records ---- */
@@ -193,12 +250,20 @@ static bool serve(struct replay *replay, struct error *err)
 static bool put_line(struct replay *replay, const struct prompt *prompt,
                      const struct answer *answer, struct error *err)
 {
-    const struct output_style style = {.model_name = replay->options->model, .start_ns = START_NS};
-    char *line = output_line(&style, prompt, answer, &replay->scratch);
+    char *line = output_line(&replay->style, prompt, answer, &replay->scratch);
     assert(prompt >= replay->window.prompts);
     if (line == NULL)
         return error_set(err, ERROR_UNAVAILABLE, "not enough memory for a line of output");
     return output_put(replay->output, (int32_t)(prompt - replay->window.prompts), line, err);
+}
+
+static bool put_failure(struct replay *replay, const struct prompt *prompt, struct error *err)
+{
+    assert(prompt->code != PROMPT_GOOD);
+    if (replay->n_bad++ == 0 && !replay->options->quiet)
+        fprintf(stderr, "dllm-batch: the first bad line is %s:%" PRId64 ": %s\n", replay->label,
+                prompt->line, prompt->message);
+    return put_line(replay, prompt, NULL, err);
 }
 
 static bool put_failures(struct replay *replay, struct error *err)
@@ -206,81 +271,155 @@ static bool put_failures(struct replay *replay, struct error *err)
     assert(replay->n_bad == 0);
     for (int32_t i = 0; i < replay->window.n_prompts; i++) {
         const struct prompt *prompt = &replay->window.prompts[i];
-        if (prompt->code == PROMPT_GOOD) continue;
-        if (replay->n_bad++ == 0 && !replay->options->quiet)
-            fprintf(stderr, "dllm-batch: the first bad line is %s:%" PRId64 ": %s\n", replay->label,
-                    prompt->line, prompt->message);
-        if (!put_line(replay, prompt, NULL, err)) return false;
+        if (prompt->code != PROMPT_GOOD && !put_failure(replay, prompt, err)) return false;
     }
     return true;
 }
 
-/* A request on its way out. */
-struct exit {
-    uint64_t finished_ns, first_commit_ns, first_block_ns;
-    int32_t request;
-};
+/* ---- the virtual clock ---- */
 
-static int compare_exits(const void *a, const void *b)
+static int compare_ends(const void *left, const void *right, void *context)
 {
-    const struct exit *x = a, *y = b;
-    if (x->finished_ns != y->finished_ns) return x->finished_ns < y->finished_ns ? -1 : 1;
-    return (x->request > y->request) - (x->request < y->request);
+    const struct plan_request_record *requests = context;
+    int32_t a = *(const int32_t *)left, b = *(const int32_t *)right;
+    assert(requests != NULL);
+    uint64_t a_ns = requests[a].finished_ns, b_ns = requests[b].finished_ns;
+    return a_ns != b_ns ? (a_ns > b_ns) - (a_ns < b_ns) : (a > b) - (a < b);
 }
 
-/* In the order in which they end. A step commits a token at least, under all rules but origin. */
-static void fill_exits(const struct plan *plan, struct exit *exits)
+/* A step commits a token at least, under all rules but origin. */
+static bool put_answer(struct replay *replay, int32_t i, struct error *err)
 {
-    assert(plan->runs != NULL);
-    for (int32_t i = 0; i < plan->n_requests; i++)
-        exits[i] = (struct exit){.finished_ns = plan->requests[i].finished_ns, .request = i};
-    for (int64_t r = 0; r < plan->n_runs; r++) {
-        const struct plan_run *run = &plan->runs[r];
-        struct exit *exit = &exits[run->request];
-        const struct plan_iteration_record *begin = &plan->iterations[run->iteration_begin];
-        if (run->block > 0) continue;
-        if (run->step_begin == 0) exit->first_commit_ns = begin->end_ns;
-        exit->first_block_ns = begin[run->n_steps - 1].end_ns;
-    }
-    qsort(exits, (size_t)plan->n_requests, sizeof *exits, compare_exits);
-}
-
-static bool put_answer(struct replay *replay, const struct exit *exit, struct error *err)
-{
-    const struct request *request = &replay->requests[exit->request];
-    const struct plan_request_record *record = &replay->planning.results[0].requests[exit->request];
-    bool is_by_chance = replay->phases[exit->request].is_by_chance;
+    const struct request *request = &replay->requests[i];
+    const struct plan_request_record *record = &replay->planning.results[0].requests[i];
+    bool is_by_chance = replay->phases[i].is_by_chance;
     assert(record->finished_ns >= record->first_ns);
     const struct answer answer = {
         .request = request,
         .n_effective = record->n_tokens,
-        .finish_reason = request->stop_after > 0 ? FINISH_STOP : FINISH_LENGTH,
+        .finish_reason = record->n_tokens == request->stop_after ? FINISH_STOP : FINISH_LENGTH,
         .steps = record->refresh_steps + record->reuse_steps,
         .blocks = record->blocks,
         .refresh_steps = record->refresh_steps,
         .reuse_steps = record->reuse_steps,
         .positions = record->positions,
         .times = {.first_forward_ns = START_NS + record->first_ns,
-                  .first_commit_ns = is_by_chance ? 0 : START_NS + exit->first_commit_ns,
-                  .first_block_ns = START_NS + exit->first_block_ns,
+                  .first_commit_ns = is_by_chance ? 0 : START_NS + record->first_commit_ns,
+                  .first_block_ns = START_NS + record->first_block_ns,
                   .last_commit_ns = START_NS + record->finished_ns,
                   .finished_ns = START_NS + record->finished_ns}};
     return put_line(replay, request->line_state, &answer, err);
 }
 
+/* In the order in which they end. */
 static bool put_answers(struct replay *replay, struct error *err)
 {
     const struct plan *plan = &replay->planning.results[0];
-    if (replay->n_requests == 0) return true;
-    struct exit *exits = push(replay, sizeof *exits, err);
-    if (exits == NULL) return false;
+    int32_t *order = push(replay, sizeof *order, err);
+    if (order == NULL) return false;
     assert(plan->n_requests == replay->n_requests);
-    fill_exits(plan, exits);
+    schedule(replay, START_NS);
     for (int32_t i = 0; i < replay->n_requests; i++)
-        if (!put_answer(replay, &exits[i], err)) return false;
+        order[i] = i;
+    qsort_r(order, (size_t)plan->n_requests, sizeof *order, compare_ends, plan->requests);
+    for (int32_t i = 0; i < replay->n_requests; i++)
+        if (!put_answer(replay, order[i], err)) return false;
     return true;
 }
 
+/* ---- the engine ---- */
+
+static void note_iteration(struct replay *replay)
+{
+    struct plan *plan = &replay->planning.results[0];
+    struct executor_counts counts = executor_counts(replay->engine.executor);
+    uint64_t start_ns = replay->style.start_ns, now_ns = clock_now_ns();
+    int64_t n_pad = counts.n_pad_positions - plan->n_pad_rows;
+    assert(counts.n_iterations - plan->n_iterations <= 1);
+    if (counts.n_iterations == plan->n_iterations) return;
+    *plan_add_iteration(plan) = (struct plan_iteration_record){
+        .start_ns = replay->resumed_ns - start_ns,
+        .end_ns = now_ns - start_ns,
+        .n_rows = (int32_t)(counts.n_positions - plan->total.n_rows - n_pad),
+        .n_refresh_rows = (int32_t)(counts.n_refresh_positions - plan->n_refresh_rows),
+        .n_pad_rows = (int32_t)n_pad,
+        .slots_held = counts.n_slots_held};
+    plan->total.n_rows = counts.n_positions;
+    plan->n_refresh_rows = counts.n_refresh_positions;
+    plan->n_pad_rows = counts.n_pad_positions;
+    replay->resumed_ns = now_ns;
+}
+
+static bool handle_iteration(void *context)
+{
+    struct replay *replay = context;
+    assert(replay->output != NULL);
+    note_iteration(replay);
+    return output_tick(replay->output, &replay->tick_failure) && !interrupt_requested();
+}
+
+static bool handle_wait(void *context, uint64_t until_ns)
+{
+    struct replay *replay = context;
+    uint64_t now_ns = clock_now_ns(), wait_ns = until_ns > now_ns ? until_ns - now_ns : 0;
+    assert(replay->output != NULL);
+    if (!interrupt_wait(-1, wait_ns < WAIT_NS ? wait_ns : WAIT_NS)) return false;
+    replay->resumed_ns = clock_now_ns();
+    return output_tick(replay->output, &replay->tick_failure);
+}
+
+static bool handle_answer(void *context, const struct answer *answer, struct error *err)
+{
+    struct replay *replay = context;
+    struct prompt *prompt = answer->request->line_state;
+    struct plan *plan = &replay->planning.results[0];
+    uint64_t start_ns = replay->style.start_ns;
+    assert(plan->n_requests < replay->n_requests);
+    if (answer->failure != NULL) {
+        prompt->code = PROMPT_NOT_FINITE;
+        prompt->message = answer->failure;
+        return put_failure(replay, prompt, err);
+    }
+    plan->requests[plan->n_requests++] =
+        (struct plan_request_record){.arrival_ns = answer->request->arrival_ns - start_ns,
+                                     .first_ns = answer->times.first_forward_ns - start_ns,
+                                     .finished_ns = answer->times.finished_ns - start_ns};
+    plan->n_tokens += answer->n_effective;
+    plan->makespan_ns = answer->times.finished_ns - start_ns;
+    return put_line(replay, prompt, answer, err);
+}
+
+static bool run_engine(struct replay *replay, struct error *err)
+{
+    const struct executor_events events = {.context = replay,
+                                           .answered = handle_answer,
+                                           .iterated = handle_iteration,
+                                           .waited = handle_wait,
+                                           .chosen = &replay->planning.results[0].options};
+    struct planning *planning = &replay->planning;
+    struct plan *plan = &planning->results[0];
+    struct plan_input input = planning->input;
+    assert(replay->n_requests > 0);
+    plan->n_requests = 0; /* as answers come */
+    replay->style.start_unix_ns = clock_unix_ns();
+    schedule(replay, clock_now_ns());
+    bool is_ok =
+        executor_run(replay->engine.executor, replay->requests, replay->n_requests, &events, err);
+    note_iteration(replay);
+    if (replay->tick_failure.code != ERROR_NONE) *err = replay->tick_failure;
+    if (!is_ok && err->code == ERROR_STOPPED)
+        error_set(err, ERROR_STOPPED, "stopped; answers done: %" PRId32 " of %" PRId32,
+                  plan->n_requests, replay->n_requests);
+    if (!is_ok || !replay->has_profile) input.cost = NULL;
+    if (plan->n_requests == 0 || (!is_ok && err->code != ERROR_STOPPED)) return is_ok;
+    struct plan_summary *summary = &planning->summaries[0];
+    bool is_summed_up = plan_summary_take(summary, plan, &input, 0, &planning->arena);
+    summary->policy = settings_policy(replay->options->policy);
+    summary->clock = replay->options->clock;
+    return is_summed_up ? is_ok : error_set(err, ERROR_UNAVAILABLE, "no memory for a summary");
+}
+
+/* Records that are done are written whatever happened. */
 static bool write_records(struct replay *replay, struct error *err)
 {
     bool is_broken_pipe = false;
@@ -288,9 +427,11 @@ static bool write_records(struct replay *replay, struct error *err)
     assert(replay->output == NULL);
     if (!output_open(&replay->output, &replay->place, replay->options->ordered, err)) return false;
     bool is_ok = output_start_window(replay->output, replay->window.n_prompts, err) &&
-                 put_failures(replay, err) && put_answers(replay, err);
+                 put_failures(replay, err);
+    if (is_ok && replay->n_requests > 0)
+        is_ok = replay->is_virtual ? put_answers(replay, err) : run_engine(replay, err);
     bool is_closed = output_close(replay->output, &is_broken_pipe, &close_failure);
-    if (is_ok && !is_closed) *err = close_failure;
+    if (!is_closed && (is_ok || err->code == ERROR_STOPPED)) *err = close_failure;
     if (is_broken_pipe) err->message[0] = '\0';
     return is_ok && is_closed;
 }
@@ -315,6 +456,7 @@ static bool take_figures(struct replay *replay, const struct plan *plan, double 
     size_t mark_bytes = replay->planning.arena.used_bytes;
     double *queues = push(replay, sizeof *queues, err), slo_s = replay->options->slo;
     double makespan_s = (double)plan->makespan_ns * 1e-9, n = plan->n_requests, n_good = 0;
+    uint64_t last_ns = 0;
     struct figures_spread queue;
     if (queues == NULL) return false;
     assert(plan->n_requests > 0);
@@ -322,10 +464,11 @@ static bool take_figures(struct replay *replay, const struct plan *plan, double 
         const struct plan_request_record *record = &plan->requests[i];
         queues[i] = (double)(record->first_ns - record->arrival_ns) * 1e-9;
         n_good += (double)(record->finished_ns - record->arrival_ns) * 1e-9 <= slo_s;
+        if (record->arrival_ns > last_ns) last_ns = record->arrival_ns;
     }
     figures_spread(&queue, queues, plan->n_requests);
     arena_rewind(&replay->planning.arena, mark_bytes);
-    double last_s = (double)replay->arrivals_ns[plan->n_requests - 1] * 1e-9;
+    double last_s = (double)last_ns * 1e-9;
     bool has_slo = slo_s > 0;
     const double all[FIGURES] = {last_s > 0 ? (n - 1) / last_s : NAN,
                                  n / makespan_s,
@@ -378,15 +521,20 @@ static void print_shares(const struct replay *replay, FILE *out)
 static void print_tables(const struct replay *replay, double values[][FIGURES])
 {
     const struct planning *planning = &replay->planning;
-    const double *columns[PLANNING_POLICIES];
-    assert(planning->n_results <= PLANNING_POLICIES);
-    fprintf(stderr, "dllm-batch: %s replayed on the virtual clock of %s (%s), %s; records: %s\n",
-            replay->label, planning->profile.name,
-            planning->profile.is_measured ? "measured" : "from datasheets, not measured",
-            replay->options->online ? "online" : "with the trace known ahead", replay->place.path);
+    const struct cost_profile *profile = &planning->profile;
+    const double *columns[PLANNING_RESULTS];
+    assert(planning->n_results <= PLANNING_RESULTS);
+    fprintf(stderr, "dllm-batch: %s replayed ", replay->label);
+    if (replay->is_virtual)
+        fprintf(stderr, "on the virtual clock of %s (%s)", profile->name,
+                profile->is_measured ? "measured" : "from datasheets, not measured");
+    else fprintf(stderr, "by the engine, --clock %s", replay->options->clock);
+    fprintf(stderr, ", %s; records: %s\n",
+            planning->input.is_online ? "online" : "with the trace known ahead",
+            replay->place.path);
     print_shares(replay, stderr);
     fputc('\n', stderr);
-    if (planning->n_results == 0) return;
+    if (planning->results[0].n_requests == 0) return;
     for (int32_t i = 0; i < planning->n_results; i++)
         columns[i] = values[i];
     plan_summary_print(planning->summaries, planning->n_results, stderr);
@@ -399,32 +547,34 @@ static bool print_json(const struct replay *replay, double values[][FIGURES], st
     struct share shares[SHARES];
     json_t *plans = json_array(), *trace = json_object();
     list_shares(replay, shares);
-    assert(planning->n_results <= PLANNING_POLICIES);
+    assert(planning->n_results <= PLANNING_RESULTS);
     for (int i = 0; i < SHARES; i++)
         json_object_set_new(trace, shares[i].key,
                             json_pack("{s:I, s:I, s:I}", "requests",
                                       (json_int_t)shares[i].sum->n_requests, "prompt_tokens",
                                       (json_int_t)shares[i].sum->n_prompt, "output_tokens",
                                       (json_int_t)shares[i].sum->n_output));
-    for (int32_t i = 0; i < planning->n_results; i++) {
+    for (int32_t i = 0; planning->results[0].n_requests > 0 && i < planning->n_results; i++) {
         json_t *plan = plan_summary_json(&planning->summaries[i]);
         figures_add(plan, figures, FIGURES, values[i]);
         json_array_append_new(plans, plan);
     }
     json_t *root = json_pack(
-        "{s:s, s:s, s:b, s:s, s:b, s:i, s:I, s:i, s:I, s:o, s:o}", "model", replay->options->model,
-        "profile", planning->profile.name, "measured", planning->profile.is_measured, "clock",
-        "virtual", "online", replay->options->online, "requests", (int)replay->n_requests,
-        "bad_lines", (json_int_t)replay->n_bad, "rows_max", (int)planning->shape.n_rows_max,
-        "slots", (json_int_t)planning->shape.n_slots, "trace", trace, "plans", plans);
+        "{s:s, s:s?, s:b, s:s, s:b, s:i, s:I, s:i, s:I, s:o, s:o}", "model", replay->options->model,
+        "profile", replay->has_profile ? planning->profile.name : NULL, "measured",
+        planning->profile.is_measured, "clock", replay->options->clock, "online",
+        planning->input.is_online, "requests", (int)replay->n_requests, "bad_lines",
+        (json_int_t)replay->n_bad, "rows_max", (int)planning->input.options.n_rows_max, "slots",
+        (json_int_t)planning->input.options.n_slots, "trace", trace, "plans", plans);
     return figures_dump(root, err);
 }
 
 static bool summarise(struct replay *replay, struct error *err)
 {
-    double values[PLANNING_POLICIES][FIGURES];
-    for (int32_t i = 0; i < replay->planning.n_results; i++)
-        if (!take_figures(replay, &replay->planning.results[i], values[i], err)) return false;
+    double values[PLANNING_RESULTS][FIGURES];
+    const struct planning *planning = &replay->planning;
+    for (int32_t i = 0; planning->results[0].n_requests > 0 && i < planning->n_results; i++)
+        if (!take_figures(replay, &planning->results[i], values[i], err)) return false;
     assert(replay->served.n_requests == replay->n_requests);
     if (replay->options->json) return print_json(replay, values, err);
     if (!replay->options->quiet) print_tables(replay, values);
@@ -433,38 +583,47 @@ static bool summarise(struct replay *replay, struct error *err)
 
 /* ---- the command ---- */
 
-static bool check_options(const struct replay *replay, struct error *err)
+static bool check_options(struct replay *replay, struct error *err)
 {
-    const char *clock = replay->options->clock;
+    const struct options *options = replay->options;
+    const char *clock = options->clock;
     char *end = NULL;
-    double scale = strncmp(clock, "scaled=", 7) == 0 ? strtod(clock + 7, &end) : 0;
-    bool is_scaled = end != NULL && end > clock + 7 && *end == '\0' && scale > 0 && isfinite(scale);
     assert(clock != NULL);
-    if (strcmp(clock, "real") == 0 || is_scaled)
-        return error_set(err, ERROR_UNAVAILABLE,
-                         "--clock %s: this version's engine does not wait for arrivals; only "
-                         "--clock virtual can be had",
-                         clock);
-    if (strcmp(clock, "virtual") != 0)
+    replay->speed = strncmp(clock, "scaled=", 7) == 0 ? strtod(clock + 7, &end) : 1;
+    bool is_scaled = end != NULL && end > clock + 7 && *end == '\0' && replay->speed > 0 &&
+                     isnormal(replay->speed);
+    replay->is_virtual = strcmp(clock, "virtual") == 0;
+    replay->has_profile = replay->is_virtual || options->profile != NULL;
+    if (!replay->is_virtual && strcmp(clock, "real") != 0 && !is_scaled)
         return error_set(err, ERROR_USAGE,
                          "--clock is '%s', must be real, scaled=X with X above 0, or virtual",
                          clock);
-    if (replay->options->json && strcmp(replay->place.path, "-") == 0)
+    if (options->json && strcmp(replay->place.path, "-") == 0)
         return error_set(err, ERROR_USAGE,
                          "--json and the records both want standard output; -o names a file");
+    if (options->compare && !replay->has_profile)
+        return error_set(err, ERROR_USAGE,
+                         "--compare is between plans: with --clock %s it needs a --profile", clock);
     return true;
 }
 
 static bool replay_all(struct replay *replay, struct error *err)
 {
     const struct options *options = replay->options;
+    struct error ignored = {0};
     assert(replay->label != NULL);
     if (!output_choose(&replay->place, options, err) || !check_options(replay, err)) return false;
     if (!planning_open(&replay->planning, options, err)) return false;
     if (!arena_create(&replay->scratch, SCRATCH_BYTES_MAX, err)) return false;
+    replay->style =
+        (struct output_style){.model_name = options->model,
+                              .tokenizer = replay->is_virtual ? NULL : replay->planning.tokenizer,
+                              .token_ids = options->token_ids && !replay->is_virtual};
     if (!read_trace(replay, err) || !prepare(replay, err)) return false;
-    if (replay->n_requests > 0 && !serve(replay, err)) return false;
-    return write_records(replay, err) && summarise(replay, err);
+    if (replay->n_requests > 0 && !make_plans(replay, err)) return false;
+    bool is_ok = write_records(replay, err);
+    if (!is_ok && err->code != ERROR_STOPPED) return false;
+    return summarise(replay, is_ok ? err : &ignored) && is_ok;
 }
 
 bool cmd_replay(const struct options *options, int *status, struct error *err)
@@ -480,6 +639,7 @@ bool cmd_replay(const struct options *options, int *status, struct error *err)
     prompts_close(replay->prompts);
     window_destroy(&replay->window);
     arena_destroy(&replay->scratch);
+    engine_close(&replay->engine);
     planning_close(&replay->planning);
     free(replay);
     return is_ok;

@@ -101,7 +101,7 @@ static bool wait_filled(struct run *run)
 {
     assert(run->filling != NULL);
     raise_event(run->intake.hurry_fd);
-    if (!interrupt_wait(run->filled_fd)) return false;
+    if (!interrupt_wait(run->filled_fd, UINT64_MAX)) return false;
     lower_event(run->filled_fd);
     background_wait(run->background);
     lower_event(run->intake.hurry_fd);
@@ -357,24 +357,10 @@ static bool open_engine(struct run *run, struct error *err)
 {
     const struct options *options = run->options;
     assert(run->prompts != NULL);
-    const struct engine_options engine_options = {
-        .model_dir = options->model,
-        .backend = options->backend,
-        .cpu_isa = strcmp(options->cpu_isa, "auto") == 0 ? NULL : options->cpu_isa,
-        .n_threads = options->threads,
-        .device = options_is_set(options, OPTION_device) ? options->device : -1,
-        .monolithic_logits = strcmp(options->logits, "monolithic") == 0,
-        .dummy_weights = strcmp(options->load_format, "dummy") == 0,
-        .n_rows_max = options->rows,
-        .n_requests_max = options->window,
-        .memory_bytes_max = (size_t)options->memory,
-        .kv_bytes =
-            options_is_set(options, OPTION_kv_memory) ? (size_t)options->kv_memory : SIZE_MAX,
-        .policy = settings_policy(options->policy),
-        .objective = settings_objective(options->objective),
-        .n_running_max = options->batch_size,
-        .cost = options->profile != NULL ? &run->cost : NULL,
-    };
+    struct engine_options engine_options;
+    settings_engine(&engine_options, options);
+    engine_options.n_requests_max = options->window;
+    engine_options.cost = options->profile != NULL ? &run->cost : NULL;
     struct cost_profile profile;
     if (options->profile != NULL && !profile_read(&profile, options->profile, err)) return false;
     if (!engine_open(&run->engine, &engine_options, &run->config, &run->arena, err)) return false;

@@ -40,14 +40,16 @@ bool interrupt_requested(void)
     return is_requested != 0;
 }
 
-bool interrupt_wait(int fd)
+bool interrupt_wait(int fd, uint64_t wait_ns)
 {
-    assert(fd >= 0);
+    assert(fd >= 0 || wait_ns < UINT64_MAX);
     struct pollfd fds[] = {{.fd = fd, .events = POLLIN}, {.fd = pipe_fds[0], .events = POLLIN}};
+    const struct timespec wait = {.tv_sec = (time_t)(wait_ns / 1000000000),
+                                  .tv_nsec = (long)(wait_ns % 1000000000)};
     while (!interrupt_requested()) {
-        int n_ready = poll(fds, 2, -1);
+        int n_ready = ppoll(fds, 2, wait_ns < UINT64_MAX ? &wait : NULL, NULL);
         assert(n_ready >= 0 || errno == EINTR);
-        if (n_ready > 0 && fds[0].revents != 0) return true;
+        if (n_ready == 0 || (n_ready > 0 && fds[0].revents != 0)) return true;
     }
     return false;
 }

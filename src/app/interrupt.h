@@ -4,6 +4,7 @@
 #define APP_INTERRUPT_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/error.h"
 
@@ -14,7 +15,8 @@ bool interrupt_install(struct error *err);
 /* Whether a signal has arrived; stays true. */
 bool interrupt_requested(void);
 
-/* Waits until `fd` can be read; false: a signal has arrived first. */
-bool interrupt_wait(int fd);
+/* Waits until `fd` can be read (-1: no file), or `wait_ns` have passed (UINT64_MAX: forever);
+ * false: a signal has arrived first. */
+bool interrupt_wait(int fd, uint64_t wait_ns);
 
 #endif

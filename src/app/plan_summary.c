@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 #include "app/figures.h"
@@ -67,18 +68,20 @@ bool plan_summary_take(struct plan_summary *summary, const struct plan *plan,
     figures_spread(&rows, values, plan->n_iterations);
     arena_rewind(scratch, mark_bytes);
     struct plan_latency latency = plan_latency(plan, scratch);
-    plan_totals(&totals, input);
-    double makespan = seconds(plan->makespan_ns);
-    double bound = seconds(cost_bound_ns(input->cost, &totals));
-    double bound_room = seconds(cost_bound_memory_ns(input->cost, &totals, plan->options.n_slots,
-                                                     plan->options.n_rows_max));
+    double makespan = seconds(plan->makespan_ns), bound = NAN, bound_room = NAN;
+    if (input->cost != NULL) {
+        plan_totals(&totals, input);
+        bound = seconds(cost_bound_ns(input->cost, &totals));
+        bound_room = seconds(cost_bound_memory_ns(input->cost, &totals, plan->options.n_slots,
+                                                  plan->options.n_rows_max));
+    }
     const struct planner_options *options = &plan->options;
     double n_rows = (double)plan->total.n_rows, n_tokens = (double)plan->n_tokens;
     double refresh = percent((double)plan->n_refresh_rows, n_rows);
     double pad = percent((double)plan->n_pad_rows, n_rows), reuse = 100 - refresh - pad;
     double kv_mean = percent(held, pool * makespan), kv_most = percent(peak, pool);
     double ppt = percent(n_rows, n_tokens) / 100, speed = n_tokens / makespan;
-    double best = percent(bound > bound_room ? bound : bound_room, makespan);
+    double best = 100 * fmax(bound, bound_room) / makespan;
     double n = (double)plan->n_iterations, batch = options->n_running_max,
            spent = seconds(spent_ns);
     double target = options->n_rows_target > 0 ? options->n_rows_target : options->n_rows_max;
@@ -105,6 +108,9 @@ void plan_summary_print(const struct plan_summary *summaries, int32_t n, FILE *s
     fprintf(stream, "\n%-32s", "best found by");
     for (int32_t i = 0; i < n; i++)
         fprintf(stream, "%13s", plan_view_policy_name(summaries[i].plan->options.policy));
+    fprintf(stream, "\n%-32s", "clock");
+    for (int32_t i = 0; i < n; i++)
+        fprintf(stream, "%13s", summaries[i].clock);
     fputc('\n', stream);
     figures_print(figures, PLAN_SUMMARY_FIGURES, columns, n, stream);
 }
@@ -114,9 +120,9 @@ json_t *plan_summary_json(const struct plan_summary *summary)
     assert(summary->plan != NULL);
     const struct planner_options *options = &summary->plan->options;
     json_t *object = json_pack(
-        "{s:s, s:s, s:s, s:I, s:I}", "policy", plan_view_policy_name(summary->policy), "found_by",
-        plan_view_policy_name(options->policy), "objective",
-        plan_view_objective_name(options->objective), "positions",
+        "{s:s, s:s, s:s, s:s, s:I, s:I}", "clock", summary->clock, "policy",
+        plan_view_policy_name(summary->policy), "found_by", plan_view_policy_name(options->policy),
+        "objective", plan_view_objective_name(options->objective), "positions",
         (json_int_t)summary->plan->total.n_rows, "tokens", (json_int_t)summary->plan->n_tokens);
     figures_add(object, figures, PLAN_SUMMARY_FIGURES, summary->values);
     return object;

@@ -12,13 +12,14 @@
 
 struct plan_summary {
     enum policy policy;                  /* that was asked for; the plan may be another's */
+    const char *clock;                   /* that its times are of */
     const struct plan *plan;             /* borrowed */
     double values[PLAN_SUMMARY_FIGURES]; /* in the order of the table in plan_summary.c */
     double efficiency;                   /* the better lower bound / the makespan */
 };
 
-/* Figures of `plan`, which has iterations; the lower bounds are the input's, and finding it
- * took `spent_ns`. `scratch` is rewound.
+/* Figures of `plan`, which has iterations; the lower bounds are the input's (unknown without a cost
+ * model), and finding it took `spent_ns`. Policy and clock are the caller's. `scratch` is rewound.
  * False: out of memory, or an empty plan. */
 bool plan_summary_take(struct plan_summary *summary, const struct plan *plan,
                        const struct plan_input *input, uint64_t spent_ns, struct arena *scratch);

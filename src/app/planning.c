@@ -98,7 +98,7 @@ bool planning_open(struct planning *planning, const struct options *options, str
 
 void planning_close(struct planning *planning)
 {
-    assert(planning->n_results <= PLANNING_POLICIES);
+    assert(planning->n_results <= PLANNING_RESULTS);
     tokenizer_close(planning->tokenizer);
     for (int32_t i = 0; i < planning->n_results; i++)
         plan_clear(&planning->results[i]);
@@ -131,7 +131,7 @@ static bool make_plan(struct planning *planning, enum policy policy, struct erro
     struct plan *plan = &planning->results[i];
     struct plan_input input = planning->input;
     uint64_t begin_ns = clock_now_ns();
-    assert(i < PLANNING_POLICIES);
+    assert(i < PLANNING_RESULTS);
     input.options.policy = policy;
     planning->n_results++;
     bool is_ok = make_best(plan, input, err);
@@ -139,17 +139,18 @@ static bool make_plan(struct planning *planning, enum policy policy, struct erro
     if (!is_ok) return false;
     input.options = plan->options;
     if (!plan_check(plan, &input, &planning->arena, err)) return false;
-    if (plan_summary_take(&planning->summaries[i], plan, &input, spent_ns, &planning->arena)) {
-        planning->summaries[i].policy = policy;
-        return true;
-    }
-    return error_set(err, ERROR_UNAVAILABLE, "not enough memory to summarise the plan");
+    struct plan_summary *summary = &planning->summaries[i];
+    bool is_summed_up = plan_summary_take(summary, plan, &input, spent_ns, &planning->arena);
+    summary->policy = policy;
+    summary->clock = "virtual";
+    return is_summed_up ||
+           error_set(err, ERROR_UNAVAILABLE, "not enough memory to summarise the plan");
 }
 
 bool planning_make(struct planning *planning, struct error *err)
 {
     enum policy chosen = settings_policy(planning->options->policy);
-    assert(planning->n_results == 0);
+    assert(planning->n_results <= 1);
     planning->input.options.n_requests_max = planning->input.n_requests;
     if (!make_plan(planning, chosen, err)) return false;
     for (int i = PLANNING_POLICIES - 1; planning->options->compare && i >= 0; i--)

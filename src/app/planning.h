@@ -18,6 +18,7 @@
 #include "text/tokenizer.h"
 
 #define PLANNING_POLICIES 3
+#define PLANNING_RESULTS  (1 + PLANNING_POLICIES)
 
 struct planning {
     const struct options *options; /* borrowed */
@@ -30,9 +31,10 @@ struct planning {
     struct memory_plan memory;
     uint64_t memory_limit;
     struct plan_input input; /* the caller fills in the requests */
-    int32_t n_results;       /* the chosen policy first; more with --compare */
-    struct plan results[PLANNING_POLICIES];
-    struct plan_summary summaries[PLANNING_POLICIES];
+    /* What the caller may put first, then the chosen policy; more with --compare. */
+    int32_t n_results;
+    struct plan results[PLANNING_RESULTS];
+    struct plan_summary summaries[PLANNING_RESULTS];
 };
 
 /* Reads model shape, tokenizer and profile that the options name, and checks the flags. Caller's

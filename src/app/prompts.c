@@ -251,7 +251,7 @@ static bool resolve_output(struct prompts *prompts, const struct prompt_parts *p
             return false;
     }
     prompt->n_output = n_output < decode->gen_length ? n_output : decode->gen_length;
-    if (decode->early_stop && n_output <= decode->gen_length) prompt->request.stop_after = n_output;
+    prompt->request.stop_after = decode->early_stop ? n_output : INT32_MAX;
     return true;
 }
 
@@ -270,7 +270,6 @@ static void clip(struct prompts *prompts, struct prompt *prompt)
     if (n_over > 0 && request->prompt_ids != NULL) request->prompt_ids += n_over;
     if (n_over > 0) request->n_prompt -= n_over;
     if (prompt->n_output > *gen_length) prompt->n_output = *gen_length;
-    if (request->stop_after > *gen_length) request->stop_after = 0;
 }
 
 static void add_sum(struct prompts_sum *sum, int64_t n_prompt, int64_t n_output)

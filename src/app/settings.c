@@ -290,6 +290,26 @@ enum objective settings_objective(const char *name)
     return (enum objective)find_choice(OPTION_objective, name);
 }
 
+void settings_engine(struct engine_options *engine, const struct options *flags)
+{
+    assert(flags->model != NULL);
+    *engine = (struct engine_options){
+        .model_dir = flags->model,
+        .backend = flags->backend,
+        .cpu_isa = strcmp(flags->cpu_isa, "auto") == 0 ? NULL : flags->cpu_isa,
+        .n_threads = flags->threads,
+        .device = options_is_set(flags, OPTION_device) ? flags->device : -1,
+        .monolithic_logits = strcmp(flags->logits, "monolithic") == 0,
+        .dummy_weights = strcmp(flags->load_format, "dummy") == 0,
+        .n_rows_max = flags->rows,
+        .memory_bytes_max = (size_t)flags->memory,
+        .kv_bytes = options_is_set(flags, OPTION_kv_memory) ? (size_t)flags->kv_memory : SIZE_MAX,
+        .policy = settings_policy(flags->policy),
+        .objective = settings_objective(flags->objective),
+        .n_running_max = flags->batch_size,
+    };
+}
+
 static enum cache_kind find_cache(const char *name)
 {
     return (enum cache_kind)find_choice(OPTION_cache, name);

@@ -12,6 +12,7 @@
 
 #include "app/options.h"
 #include "base/error.h"
+#include "engine/engine.h"
 #include "model/config.h"
 #include "plan/planner.h"
 #include "plan/request.h"
@@ -39,6 +40,9 @@ bool settings_resolve(struct decode_settings *decode, const struct model_config 
 /* The values that --policy and --objective name. */
 enum policy settings_policy(const char *name);
 enum objective settings_objective(const char *name);
+
+/* What the flags say about the engine; requests and cells of a window are the caller's. */
+void settings_engine(struct engine_options *engine, const struct options *flags);
 
 /* "low_confidence", ...: for printing. */
 const char *settings_remasking_name(enum remasking remasking);

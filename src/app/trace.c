@@ -271,14 +271,14 @@ bool trace_arrange(uint64_t *stamps_ns, int32_t n, const struct trace_schedule *
         stamps_ns[i] -= first_ns;
     }
     double last_s = (double)stamps_ns[n - 1] / (double)NS_PER_S;
-    if (schedule->rate <= 0) return true;
-    if (last_s <= 0)
+    if (schedule->rate > 0 && last_s <= 0)
         return error_set(err, ERROR_FORMAT, "all requests arrive at once, so --rate has no effect");
-    double factor = (n - 1) / last_s / schedule->rate;
-    if (last_s * factor * (double)NS_PER_S >= STAMP_MAX)
-        return error_set(err, ERROR_FORMAT, "--rate %g makes the trace longer than 146 years",
-                         schedule->rate);
-    for (int32_t i = 0; i < n; i++)
+    double factor = (schedule->rate > 0 ? (n - 1) / last_s / schedule->rate : 1);
+    if (schedule->speed > 0) factor /= schedule->speed;
+    if (!(last_s * factor * (double)NS_PER_S < STAMP_MAX))
+        return error_set(err, ERROR_FORMAT, "--rate or --clock makes the trace last %.3g s",
+                         last_s * factor);
+    for (int32_t i = 0; factor != 1 && i < n; i++)
         stamps_ns[i] = (uint64_t)((double)stamps_ns[i] * factor);
     return true;
 }

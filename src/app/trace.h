@@ -46,6 +46,7 @@ bool trace_read(const struct trace *trace, const json_t *row, struct trace_row *
 struct trace_schedule {
     bool spreads; /* equal stamps are spread evenly until the next one */
     double rate;  /* requests per second on average; 0: as in the trace */
+    double speed; /* all times are divided by it; 0: not */
 };
 
 /* Makes stamps [n], n > 0, in ascending order nanoseconds since the first one. False

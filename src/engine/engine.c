@@ -121,7 +121,8 @@ bool engine_open(struct engine *engine, const struct engine_options *options,
     if (!backend_open(&engine->backend, options->backend, &limits, err)) return false;
     int32_t n_rows_max = choose_rows(options, config, &engine->backend);
     engine->limits.planning.n_rows_max = n_rows_max;
-    engine->limits.n_cells_max = CELLS_MAX > n_rows_max ? CELLS_MAX : n_rows_max;
+    int64_t n_cells_max = options->n_cells_max > 0 ? options->n_cells_max : CELLS_MAX;
+    engine->limits.n_cells_max = n_cells_max > n_rows_max ? n_cells_max : n_rows_max;
     bool ok = options->dummy_weights || safetensors_open(&files, options->model_dir, run, err);
     if (ok) ok = load(engine, options, options->dummy_weights ? NULL : &files, run, err);
     safetensors_close(&files);

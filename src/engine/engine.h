@@ -26,6 +26,7 @@ struct engine_options {
     int32_t n_rows_max;      /* rows of an iteration; 0: n_positions within the backend's
                                 least and most */
     int32_t n_requests_max;  /* requests of a window, at least 1 */
+    int64_t n_cells_max;     /* canvas cells of a window; 0: what is usual */
     size_t memory_bytes_max; /* 0: what the machine, or the job's cgroup, has free */
     size_t kv_bytes;         /* of the KV pool; SIZE_MAX: what is sensible for these rows */
     enum policy policy;

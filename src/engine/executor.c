@@ -162,16 +162,21 @@ static int32_t start_request(struct executor *executor, struct running *running,
     return cell;
 }
 
-/* Extends the complete prefix and notes the first stop token in it. Infill has no end to find. */
+/* Extends the complete prefix and notes the first stop in it: a stop token, or the token where the
+ * request wants to be stopped. Infill has no end to find. */
 static void find_stop(const struct executor *executor, struct running *running)
 {
     const struct model_config *config = &executor->model->config;
+    const struct request *request = running->request;
     const int32_t *canvas = canvas_of(executor, running);
-    if (running->request->decode.gen_length == 0 || running->stop_cell >= 0) return;
+    if (request->decode.gen_length == 0 || running->stop_cell >= 0) return;
     while (running->prefix_end < running->phases.n_canvas &&
            canvas[running->prefix_end] != config->mask_id) {
         int32_t cell = running->prefix_end++;
-        if (!sampler_is_stop(config, canvas[cell])) continue;
+        bool is_stop = request->stop_after > 0
+                           ? running->prefix_end - request->n_prompt == request->stop_after
+                           : sampler_is_stop(config, canvas[cell]);
+        if (!is_stop) continue;
         running->stop_cell = cell;
         return;
     }
@@ -618,7 +623,7 @@ static bool run_iteration(struct executor *executor, const struct plan_iteration
                           const struct executor_events *events, struct error *err)
 {
     uint64_t start_ns = clock_now_ns();
-    int64_t n_slots = planner_slots_held(executor->planner);
+    int64_t n_slots = executor->counts.n_slots_held = planner_slots_held(executor->planner);
     assert(n_slots <= executor->limits.planning.n_slots);
     if (n_slots > executor->counts.n_slots_peak) executor->counts.n_slots_peak = n_slots;
     build_batch(executor, iteration);

@@ -46,6 +46,7 @@ struct executor_counts {
     int64_t n_positions;                          /* rows fed through the layers, padding counted */
     int64_t n_refresh_positions, n_pad_positions; /* of them; the rest is Reuse */
     int64_t n_slots_peak;                         /* most KV slots held at a time, per layer */
+    int64_t n_slots_held;                         /* in the last iteration */
     int64_t n_surprises;   /* steps that ended otherwise than the plan expected */
     int64_t n_picks;       /* rows that met the vocabulary */
     int64_t n_commits;     /* tokens committed */
@@ -65,8 +66,8 @@ bool executor_create(struct executor **executor, struct model *model,
 bool executor_check(const struct executor *executor, const struct request *request,
                     struct error *err);
 
-/* Runs all requests (each has passed executor_check) to their answers. False: a failure of the run
- * (ERROR_STOPPED when iterated said so). */
+/* Runs all requests (each has passed executor_check), in order of arrival, to their answers. False:
+ * a failure of the run (ERROR_STOPPED when iterated or waited said so). */
 bool executor_run(struct executor *executor, const struct request *requests, int32_t n_requests,
                   const struct executor_events *events, struct error *err);
 

@@ -36,7 +36,7 @@ void plan_clear(struct plan *plan)
     *plan = (struct plan){0};
 }
 
-static bool open_plan(struct plan *plan, const struct plan_input *input, struct error *err)
+bool plan_open(struct plan *plan, const struct plan_input *input, struct error *err)
 {
     assert(input->n_requests > 0);
     size_t n = (size_t)input->n_requests;
@@ -57,6 +57,13 @@ static void grow(struct arena *arena, int64_t n, size_t size)
     assert(n >= 0);
     while (arena->used_bytes < ((size_t)n + 1) * size)
         arena_push(arena, GROW_COUNT, size);
+}
+
+struct plan_iteration_record *plan_add_iteration(struct plan *plan)
+{
+    assert(plan->iterations != NULL);
+    grow(&plan->iteration_arena, plan->n_iterations, sizeof *plan->iterations);
+    return &plan->iterations[plan->n_iterations++];
 }
 
 static uint64_t arrival_of(const struct plan_input *input, int32_t request)
@@ -150,9 +157,8 @@ static void simulate_iteration(struct simulation *simulation,
 {
     struct plan *plan = simulation->plan;
     struct iteration_load load = {0};
-    int64_t index = plan->n_iterations++;
-    grow(&plan->iteration_arena, index, sizeof *plan->iterations);
-    struct plan_iteration_record *record = &plan->iterations[index];
+    int64_t index = plan->n_iterations;
+    struct plan_iteration_record *record = plan_add_iteration(plan);
     *record = (struct plan_iteration_record){.start_ns = simulation->now_ns,
                                              .n_rows = iteration->n_rows,
                                              .n_pad_rows = iteration->n_pad_rows,
@@ -171,10 +177,14 @@ static void simulate_iteration(struct simulation *simulation,
     plan->n_pad_rows += record->n_pad_rows;
     if (record->slots_held > plan->n_slots_peak) plan->n_slots_peak = record->slots_held;
     for (int32_t i = 0; i < iteration->n_items; i++) {
-        int32_t request = iteration->items[i].request;
-        enum step_outcome outcome = world_step(&simulation->worlds[request]);
-        planner_report(simulation->planner, request, outcome, simulation->worlds[request].block);
-        if (outcome == STEP_END) plan->requests[request].finished_ns = simulation->now_ns;
+        int32_t number = iteration->items[i].request;
+        struct plan_request_record *request = &plan->requests[number];
+        enum step_outcome outcome = world_step(&simulation->worlds[number]);
+        planner_report(simulation->planner, number, outcome, simulation->worlds[number].block);
+        if (request->first_commit_ns == 0) request->first_commit_ns = record->end_ns;
+        if (outcome == STEP_GOES_ON) continue;
+        if (request->first_block_ns == 0) request->first_block_ns = record->end_ns;
+        request->finished_ns = record->end_ns; /* of its last block in the end */
     }
 }
 
@@ -219,7 +229,7 @@ bool plan_make(struct plan *plan, const struct plan_input *input, struct error *
 {
     assert(input->cost);
     struct simulation simulation = {0};
-    bool ok = open_plan(plan, input, err) && open_simulation(&simulation, plan, input, err);
+    bool ok = plan_open(plan, input, err) && open_simulation(&simulation, plan, input, err);
     if (ok) simulate(&simulation);
     arena_destroy(&simulation.arena);
     if (!ok) plan_clear(plan);

@@ -34,6 +34,7 @@ struct plan_iteration_record {
 
 struct plan_request_record {
     uint64_t arrival_ns, first_ns, finished_ns; /* first: start of its first iteration */
+    uint64_t first_commit_ns, first_block_ns;   /* ends of its first step and of its first block */
     int32_t refresh_steps, reuse_steps, blocks;
     int32_t n_tokens; /* up to the stop */
     int64_t positions;
@@ -73,6 +74,12 @@ struct plan_input {
  * ERROR_UNAVAILABLE for want of memory. */
 bool plan_make(struct plan *plan, const struct plan_input *input, struct error *err);
 void plan_clear(struct plan *plan); /* a zeroed struct is fine */
+
+/* A plan of no iterations, with room for the records of input->n_requests requests, to be filled
+ * with what another clock showed: the caller adds up the sums. */
+bool plan_open(struct plan *plan, const struct plan_input *input, struct error *err);
+/* Its next iteration, zeroed. */
+struct plan_iteration_record *plan_add_iteration(struct plan *plan);
 
 /* Several candidates: row targets for POLICY_PLANNED, batch sizes for POLICY_STATIC. Keeps the one
  * that the objective likes best; under POLICY_PLANNED also fcfs and static are tried, so it is

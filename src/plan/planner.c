@@ -43,6 +43,7 @@ void planner_reset(struct planner *planner, const struct planner_options *option
     if (options != NULL) {
         assert(options->n_rows_target <= planner->options.n_rows_max);
         planner->options.policy = options->policy;
+        planner->options.objective = options->objective;
         planner->options.n_rows_target = options->n_rows_target;
         planner->options.n_running_max = options->n_running_max;
     }

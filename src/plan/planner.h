@@ -94,9 +94,9 @@ enum step_outcome {
 void planner_create(struct planner **planner, const struct planner_options *options,
                     struct arena *arena);
 
-/* Forgets all requests: the next window. `options`: by another policy, row target or batch size, as
- * the best candidate for the window had them (plan_make_best); NULL: as before. Room and slots stay
- * as they were. */
+/* Forgets all requests: the next window. `options`: by another policy, objective, row target or
+ * batch size, as the best candidate for the window had them (plan_make_best); NULL: as before. Room
+ * and slots stay as they were. */
 void planner_reset(struct planner *planner, const struct planner_options *options);
 
 /* Whether a request can ever run: its rows and its extents alone fit. False: ERROR_FORMAT with

@@ -63,8 +63,8 @@ struct request {
     bool want_logprobs;   /* answers then carry log_probs */
     uint64_t admitted_ns; /* when the line was read, or has arrived by its trace */
     uint64_t arrival_ns;  /* not to be run before (base/clock.h); 0: at once */
-    int32_t stop_after;   /* a trace: the generated token that ends the answer as a stop token does;
-                             0: none */
+    int32_t stop_after;   /* a trace: the generated token that ends the answer, instead of stop
+                             tokens; beyond gen_length: nothing does; 0: stop tokens do */
     void *line_state;     /* the app's own, untouched by plan and engine */
 };
 

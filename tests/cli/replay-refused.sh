@@ -4,8 +4,9 @@ try() {
     dllm-batch replay --profile l40s -q -f "$@"
     echo "exit $?"
 }
-try --clock real t.jsonl
-try --clock scaled=10 t.jsonl
+try --clock real --model llada-8b t.jsonl
+try --clock real --rows 8 --no-compress -o - t.jsonl
+dllm-batch replay --clock real --compare t.jsonl
 try --clock scaled=-1 t.jsonl
 try --clock scaled= t.jsonl
 try --clock sundial t.jsonl

@@ -11,7 +11,7 @@ dllm-batch replay --profile l40s --ordered --no-compress -o - t.jsonl 2> tables 
     jq -c '[.id, .index, .finish_reason, .usage, .decode.steps, .decode.blocks, .timing.arrival_ns,
             .timing.start_unix_ns, .error.code, .error.line]'
 echo "exit ${PIPESTATUS[0]}"
-grep -v -E 'planning, s' tables | sed 's/  */ /g' | head -12
+grep -v -E 'planning, s' tables | sed 's/  */ /g' | head -13
 # The same trace known by its name, quietly; the arrivals of a second run are the same bytes.
 dllm-batch replay -q --profile l40s t.jsonl
 dllm-batch replay -q --profile l40s -o again.jsonl.zst t.jsonl

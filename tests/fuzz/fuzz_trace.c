@@ -31,8 +31,8 @@ static void check_request(const struct prompt *prompt, bool only_shapes)
     const struct request *request = &prompt->request;
     require(request->n_prompt > 0);
     require(request->n_prompt + request->decode.gen_length <= N_POSITIONS);
-    require(request->stop_after >= 0 && request->stop_after <= request->decode.gen_length);
-    require(prompt->n_output >= 0);
+    require(request->stop_after >= 0);
+    require(prompt->n_output >= 0 && prompt->n_output <= request->decode.gen_length);
     if (only_shapes && request->prompt_ids == NULL) return;
     for (int32_t i = 0; i < request->n_prompt; i++)
         require(request->prompt_ids[i] >= 0 && request->prompt_ids[i] < N_VOCAB);

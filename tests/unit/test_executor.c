@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "engine/engine.h"
 
 #define N_REQUESTS 24
@@ -17,6 +18,7 @@ static int32_t prompts[N_REQUESTS][16];
 struct outcome {
     int32_t n_answers[N_REQUESTS], n_failures[N_REQUESTS];
     int32_t n_tokens[N_REQUESTS], steps[N_REQUESTS], n_effective[N_REQUESTS];
+    bool is_stopped[N_REQUESTS];
     int32_t ids[N_REQUESTS][64];
     int32_t n_iterations, n_iterations_max; /* 0: no limit */
 };
@@ -75,6 +77,7 @@ static bool answered(void *context, const struct answer *answer, struct error *e
     outcome->n_tokens[i] = answer->n_tokens;
     outcome->n_effective[i] = answer->n_effective;
     outcome->steps[i] = answer->steps;
+    outcome->is_stopped[i] = answer->finish_reason == FINISH_STOP;
     memcpy(outcome->ids[i], answer->token_ids, (size_t)answer->n_tokens * sizeof(int32_t));
     return true;
 }
@@ -292,6 +295,103 @@ Test(executor, early_stop_gives_the_prefix_of_the_full_answer)
     cr_assert_eq(early.n_tokens[0], full.n_effective[0]);
     cr_assert_arr_eq(early.ids[0], full.ids[0], (size_t)early.n_tokens[0] * sizeof(int32_t));
     cr_assert_lt(early.steps[0], full.steps[0]);
+    close_engine();
+}
+
+Test(executor, a_forced_stop_takes_the_place_of_stop_tokens)
+{
+    static struct outcome full, forced;
+    struct error err = {0};
+    struct request request = make_request(13);
+    struct executor_events events = {.context = &full, .answered = answered, .iterated = iterated};
+    request.index = 0;
+    request.decode = (struct decode_settings){
+        .gen_length = 60, .block_length = 4, .top_p = 1.0, .temperature = 5.0, .seed = 4};
+    open_engine(1024, 0);
+    cr_assert(executor_run(engine.executor, &request, 1, &events, &err), "%s", err.message);
+    cr_assert_lt(full.n_effective[0], 40, "the seed must give a stop token for this test");
+    request.decode.early_stop = true;
+    events.context = &forced;
+    const int32_t stops[] = {1, 7, 40, 60, 61, INT32_MAX};
+    for (size_t i = 0; i < sizeof stops / sizeof *stops; i++) {
+        int32_t n = stops[i] < 60 ? stops[i] : 60;
+        request.stop_after = stops[i];
+        cr_assert(executor_run(engine.executor, &request, 1, &events, &err), "%s", err.message);
+        cr_assert_eq(forced.n_tokens[0], n);
+        cr_assert_eq(forced.n_effective[0], n);
+        cr_assert_eq(forced.is_stopped[0], stops[i] <= 60);
+        cr_assert_arr_eq(forced.ids[0], full.ids[0], (size_t)n * sizeof(int32_t));
+        cr_assert(forced.steps[0] >= n && forced.steps[0] <= (n + 3) / 4 * 4);
+    }
+    close_engine();
+}
+
+/* ---- arrivals ---- */
+
+#define GAP_NS UINT64_C(3000000)
+
+static int32_t n_waits, n_waits_max;
+
+static bool waited(void *context, uint64_t until_ns)
+{
+    (void)context;
+    n_waits++;
+    while (n_waits % 2 == 0 && clock_now_ns() < until_ns) /* every other time too short */
+        ;
+    return n_waits_max == 0 || n_waits < n_waits_max;
+}
+
+static bool answered_in_time(void *context, const struct answer *answer, struct error *err)
+{
+    cr_assert_geq(answer->times.first_forward_ns, answer->request->arrival_ns);
+    cr_assert_gt(answer->times.finished_ns, answer->times.first_forward_ns);
+    return answered(context, answer, err);
+}
+
+static bool run_arrivals(struct outcome *outcome, enum policy policy, struct error *err)
+{
+    struct request requests[N_REQUESTS];
+    const struct planner_options options = {.policy = policy};
+    struct executor_events events = {.context = outcome,
+                                     .answered = answered_in_time,
+                                     .iterated = iterated,
+                                     .waited = waited,
+                                     .chosen = &options};
+    uint64_t start_ns = clock_now_ns();
+    for (int32_t i = 0; i < N_REQUESTS; i++) {
+        requests[i] = make(i);
+        requests[i].arrival_ns = start_ns + (uint64_t)(i / 3) * GAP_NS;
+    }
+    return executor_run(engine.executor, requests, N_REQUESTS, &events, err);
+}
+
+Test(executor, requests_run_once_they_have_arrived_and_answers_are_the_same)
+{
+    static struct outcome at_once, in_time;
+    struct error err = {0};
+    open_engine(256, 0);
+    cr_assert(run(&at_once, &err), "%s", err.message);
+    for (int policy = POLICY_STATIC; policy <= POLICY_PLANNED; policy++) {
+        memset(&in_time, 0, sizeof in_time);
+        cr_assert(run_arrivals(&in_time, (enum policy)policy, &err), "%s", err.message);
+        cr_assert_arr_eq(in_time.n_answers, at_once.n_answers, sizeof at_once.n_answers);
+        cr_assert_arr_eq(in_time.ids, at_once.ids, sizeof at_once.ids);
+    }
+    cr_assert_gt(n_waits, 0);
+    close_engine();
+}
+
+Test(executor, a_run_stops_while_it_waits)
+{
+    static struct outcome outcome;
+    struct error err = {0};
+    n_waits_max = 1;
+    open_engine(1024, 0);
+    cr_assert_not(run_arrivals(&outcome, POLICY_FCFS, &err));
+    cr_assert_eq(err.code, ERROR_STOPPED);
+    cr_assert_eq(n_waits, 1);
+    cr_assert_eq(outcome.n_answers[0], 1);
+    cr_assert_eq(outcome.n_answers[N_REQUESTS - 1], 0);
     close_engine();
 }
 

@@ -70,6 +70,7 @@ static void make(enum policy policy)
     cr_assert(plan_summary_take(&summary, &plan, &input, 5000000, &arena));
     cr_assert_eq(arena.used_bytes, 0, "scratch is rewound");
     summary.policy = policy;
+    summary.clock = "virtual";
 }
 
 /* The figure that goes by `key` in JSON. */
@@ -136,13 +137,14 @@ Test(plan_summary, the_table_has_a_column_for_each_plan)
     fclose(stream);
     cr_assert_eq(strncmp(text,
                          "policy                                planned         fcfs\n"
-                         "best found by                            fcfs         fcfs\n",
-                         2 * 59),
+                         "best found by                            fcfs         fcfs\n"
+                         "clock                                 virtual      virtual\n",
+                         3 * 59),
                  0, "%s", text);
     size_t n_lines = 0;
     for (const char *at = text; (at = strchr(at, '\n')) != NULL; at++)
         n_lines++;
-    cr_assert_eq(n_lines, 2 + PLAN_SUMMARY_FIGURES);
+    cr_assert_eq(n_lines, 3 + PLAN_SUMMARY_FIGURES);
     free(text);
 }
 
@@ -156,4 +158,20 @@ Test(plan_summary, names_say_what_was_asked_for_and_what_was_best)
     cr_assert_str_eq(json_string_value(json_object_get(object, "objective")), "makespan");
     cr_assert_eq(json_integer_value(json_object_get(object, "tokens")), 32 * REQUESTS);
     json_decref(object);
+}
+
+Test(plan_summary, without_a_cost_model_nobody_knows_a_bound)
+{
+    make(POLICY_FCFS);
+    double makespan_s = figure("makespan_s");
+    cr_assert(plan_summary_take(&summary, &plan, &(struct plan_input){.n_requests = REQUESTS}, 0,
+                                &arena));
+    summary.clock = "real";
+    json_t *object = plan_summary_json(&summary);
+    cr_assert(json_is_null(json_object_get(object, "bound_s")));
+    cr_assert(json_is_null(json_object_get(object, "bound_memory_s")));
+    cr_assert(json_is_null(json_object_get(object, "efficiency_percent")));
+    cr_assert_str_eq(json_string_value(json_object_get(object, "clock")), "real");
+    json_decref(object);
+    cr_assert_eq(figure("makespan_s"), makespan_s);
 }

@@ -213,6 +213,11 @@ Test(trace, a_rate_scales_all_gaps_alike)
     cr_assert(trace_arrange(stamps, 3, &(struct trace_schedule){.rate = 4}, &err));
     expect_stamps(stamps, (uint64_t[]){0, 125000000, 500000000}, 3);
     uint64_t same[] = {5, 5};
+    cr_assert(trace_arrange(stamps, 3, &(struct trace_schedule){.speed = 0.5}, &err));
+    cr_expect_eq(stamps[2], 1000000000);
+    cr_assert(trace_arrange(stamps, 3, &(struct trace_schedule){.rate = 4, .speed = 2}, &err));
+    cr_expect_eq(stamps[2], 250000000);
+    cr_expect_not(trace_arrange(stamps, 3, &(struct trace_schedule){.speed = 1e-300}, &err));
     cr_expect_not(trace_arrange(same, 2, &(struct trace_schedule){.rate = 4}, &err));
     cr_expect(strstr(err.message, "--rate") != NULL);
 }
