@@ -268,6 +268,39 @@ def policies_are_compared_on_the_same_work(program, folder):
     assert planned["tokens_per_s"] > static["tokens_per_s"]
 
 
+def a_plan_is_the_replay_without_stops(program, folder):
+    """plan TRACE: what replay --no-early-stop says, policy by policy; files know the arrivals"""
+    path = ROOT / "traces" / "osc.jsonl"
+    options = ["--compare", "--rate", "5", "--cache", "dual", "--limit", "60"]
+    replay = Replay(program, folder, path, "--no-early-stop", *options)
+    command = [program, "plan", *BASE, *options, "--json", "-f", "--out", "p.json", "--svg",
+               "p.svg", "--perfetto", "p.trace", path]
+    done = subprocess.run([str(w) for w in command], capture_output=True, check=False, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    summary, data = json.loads(done.stdout), json.loads((folder / "p.json").read_text())
+    assert len(summary["plans"]) == len(replay.summary["plans"]) == 3
+    for plan, replayed in zip(summary["plans"], replay.summary["plans"]):
+        for key, value in plan.items():
+            assert key == "planning_s" or near_or_equal(value, replayed[key]), key
+    rows = read_trace(path)[:60]
+    column = data["request_columns"].index
+    for row in data["requests"]:
+        timing = replay.records[row[column("line_index")]]["timing"]
+        assert row[column("arrival_ns")] == timing["arrival_ns"]
+        assert row[column("finished_ns")] == timing["finished_ns"]
+    assert summary["tokens_to_generate"] == sum(gen_length(r[2]) for r in rows)
+    assert (folder / "p.svg").read_text().startswith("<svg") and (folder / "p.trace").exists()
+    # Prompts have no arrivals to be spread or scaled.
+    (folder / "p.jsonl").write_text('{"prompt_token_ids": [1]}')
+    command = [program, "plan", *BASE, "--rate", "3", folder / "p.jsonl"]
+    done = subprocess.run([str(w) for w in command], capture_output=True, check=False)
+    assert done.returncode == 65 and b"of no known trace" in done.stderr, done.stderr
+
+
+def near_or_equal(a, b):
+    return near(a, b) if isinstance(a, float) else a == b
+
+
 def bad_rows_are_records_with_a_reason(program, folder):
     """each bad row is an error record that names line and column; failures of old are left out"""
     path = folder / "bad.csv"
@@ -390,6 +423,7 @@ CASES = [
     arrivals_are_spread_and_scaled,
     goodput_counts_what_was_in_time,
     policies_are_compared_on_the_same_work,
+    a_plan_is_the_replay_without_stops,
     bad_rows_are_records_with_a_reason,
     the_engine_answers_when_requests_arrive,
     the_real_clock_is_that_of_the_trace,

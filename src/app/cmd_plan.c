@@ -1,5 +1,5 @@
-/* dllm-batch plan: prompts to a plan on a profile's clock. Nothing is computed and no weights are
- * read:
+/* dllm-batch plan: prompts, or a trace's arrivals, to a plan on a profile's clock. Nothing is
+ * computed and no weights are read:
  *
  *     model shape, profile ─► cost model, memory ─┐
  *     prompts ─► phases of each request ──────────┴► plan by each policy ─► tables, files
@@ -13,111 +13,29 @@
 #include "app/figures.h"
 #include "app/plan_view.h"
 #include "app/planning.h"
-#include "app/prompts.h"
 #include "app/sink.h"
 
 struct command {
     struct planning planning;
-    const char *label; /* of the input */
-    int32_t n_requests, n_requests_max;
-    struct phases *phases; /* [n_requests] and below: heap */
-    int64_t *line_indexes;
-    int64_t n_bad, n_cells, n_generate;
+    int64_t n_generate;
 };
 
 /* ---- requests ---- */
 
-static bool grow(struct command *command, struct error *err)
+static bool read_requests(struct command *command, struct error *err)
 {
-    if (command->n_requests < command->n_requests_max) return true;
-    int32_t n = command->n_requests_max > 0 ? 2 * command->n_requests_max : 1024;
-    assert(n > command->n_requests);
-    struct phases *phases = reallocarray(command->phases, (size_t)n, sizeof *command->phases);
-    if (phases != NULL) command->phases = phases;
-    int64_t *indexes =
-        reallocarray(command->line_indexes, (size_t)n, sizeof *command->line_indexes);
-    if (indexes != NULL) command->line_indexes = indexes;
-    if (phases == NULL || indexes == NULL)
-        return error_set(err, ERROR_UNAVAILABLE, "not enough memory for %" PRId32 " requests", n);
-    command->n_requests_max = n;
-    return true;
-}
-
-static void note_bad(struct command *command, int64_t line, const char *message)
-{
-    assert(message != NULL);
-    if (command->n_bad++ == 0)
-        fprintf(stderr, "dllm-batch: the first bad line is %s:%" PRId64 ": %s\n", command->label,
-                line, message);
-}
-
-static bool add_prompt(struct command *command, const struct prompt *prompt, struct error *err)
-{
-    struct error problem = {0};
-    const struct phases_model model = {.n_positions = command->planning.config.n_positions,
-                                       .shift = command->planning.config.shift};
-    if (prompt->code != PROMPT_GOOD) {
-        note_bad(command, prompt->line, prompt->message);
-        return true;
+    struct planning *planning = &command->planning;
+    assert(planning->window.n_prompts == 0);
+    if (!planning_read(planning, false, true, err)) return false;
+    if (!planning_size(planning, planning->n_cells, err) || !planning_admit(planning, 1, err))
+        return false;
+    for (int32_t i = 0; i < planning->window.n_prompts; i++) {
+        const struct prompt *prompt = &planning->window.prompts[i];
+        if (prompt->code == PROMPT_GOOD) command->n_generate += prompt->n_generate;
+        else planning_note_bad(planning, prompt);
     }
-    if (prompt->n_masks > 0) {
-        note_bad(command, prompt->line, "a prompt that is filled in has no plan ahead of time");
-        return true;
-    }
-    if (!grow(command, err)) return false;
-    struct phases *phases = &command->phases[command->n_requests];
-    assert(prompt->request.n_prompt > 0);
-    if (!phases_init(phases, prompt->request.n_prompt, false, &prompt->request.decode, &model,
-                     &problem)) {
-        note_bad(command, prompt->line, problem.message);
-        return true;
-    }
-    command->line_indexes[command->n_requests++] = prompt->index;
-    command->n_cells += prompt->n_cells;
-    command->n_generate += prompt->n_generate;
-    return true;
-}
-
-static bool read_prompts(struct command *command, struct error *err)
-{
-    const struct prompts_options options = {.path = command->planning.options->operand != NULL
-                                                        ? command->planning.options->operand
-                                                        : "-",
-                                            .flags = command->planning.options,
-                                            .config = &command->planning.config,
-                                            .tokenizer = command->planning.tokenizer};
-    struct prompts *prompts = NULL;
-    struct prompt prompt;
-    enum prompts_status status;
-    bool is_ok = true;
-    assert(command->n_requests == 0);
-    if (!prompts_open(&prompts, &options, err)) return false;
-    while (is_ok && (status = prompts_next(prompts, &prompt, err)) != PROMPTS_END)
-        is_ok = status == PROMPTS_READ && add_prompt(command, &prompt, err);
-    prompts_close(prompts);
-    if (is_ok && command->n_requests == 0)
-        return error_set(err, ERROR_FORMAT, "%s has no prompts that can be planned",
-                         command->label);
-    return is_ok;
-}
-
-/* Takes out requests that can never run: with memory and rows known. */
-static bool drop_impossible(struct command *command, struct error *err)
-{
-    int32_t n_kept = 0;
-    assert(command->n_requests > 0);
-    for (int32_t i = 0; i < command->n_requests; i++) {
-        struct error problem = {0};
-        if (!planner_check(&command->planning.input.options, &command->phases[i], &problem)) {
-            note_bad(command, command->line_indexes[i] + 1, problem.message);
-            *err = problem;
-            continue;
-        }
-        command->phases[n_kept] = command->phases[i];
-        command->line_indexes[n_kept++] = command->line_indexes[i];
-    }
-    command->n_requests = n_kept;
-    return n_kept > 0;
+    return planning->input.n_requests > 0 ||
+           error_set(err, ERROR_FORMAT, "%s has no prompts that can be planned", planning->label);
 }
 
 /* ---- output ---- */
@@ -154,7 +72,7 @@ static void print_tables(const struct command *command)
            profile->is_measured ? "measured" : "from datasheets, not measured",
            cost_knee_rows(&command->planning.cost));
     printf("input    %" PRId32 " requests, %" PRId64 " tokens to generate, %" PRId64 " bad lines\n",
-           command->n_requests, command->n_generate, command->n_bad);
+           command->planning.input.n_requests, command->n_generate, command->planning.n_bad);
     printf("room     %" PRId32 " rows, %" PRId64 " KV slots of %zu bytes\n\n%-32s%13s\n",
            command->planning.shape.n_rows_max, command->planning.shape.n_slots,
            command->planning.memory.slot_bytes, "memory", "MiB");
@@ -176,10 +94,10 @@ static bool print_json(const struct command *command, struct error *err)
     json_t *root = json_pack(
         "{s:s, s:s, s:b, s:i, s:I, s:I, s:i, s:i, s:I, s:o, s:o}", "model",
         command->planning.options->model, "profile", command->planning.profile.name, "measured",
-        command->planning.profile.is_measured, "requests", (int)command->n_requests, "bad_lines",
-        (json_int_t)command->n_bad, "tokens_to_generate", (json_int_t)command->n_generate,
-        "knee_rows", (int)cost_knee_rows(&command->planning.cost), "rows_max",
-        (int)command->planning.shape.n_rows_max, "slots",
+        command->planning.profile.is_measured, "requests", (int)command->planning.input.n_requests,
+        "bad_lines", (json_int_t)command->planning.n_bad, "tokens_to_generate",
+        (json_int_t)command->n_generate, "knee_rows", (int)cost_knee_rows(&command->planning.cost),
+        "rows_max", (int)command->planning.shape.n_rows_max, "slots",
         (json_int_t)command->planning.shape.n_slots, "memory", memory, "plans", plans);
     return figures_dump(root, err);
 }
@@ -192,7 +110,7 @@ static bool write_file(const struct command *command, const char *path,
                                    .input = &command->planning.input,
                                    .model = command->planning.options->model,
                                    .profile = command->planning.profile.name,
-                                   .line_indexes = command->line_indexes,
+                                   .requests = command->planning.requests,
                                    .efficiency = command->planning.summaries[0].efficiency};
     struct sink *sink;
     assert(command->planning.n_results > 0);
@@ -205,14 +123,9 @@ static bool write_file(const struct command *command, const char *path,
 
 static bool plan_all(struct command *command, const struct options *options, struct error *err)
 {
-    struct plan_input *input = &command->planning.input;
-    assert(command->label != NULL);
+    assert(options->model != NULL);
     if (!planning_open(&command->planning, options, err)) return false;
-    if (!read_prompts(command, err)) return false;
-    if (!planning_size(&command->planning, command->n_cells, err)) return false;
-    if (!drop_impossible(command, err)) return false;
-    input->n_requests = command->n_requests;
-    input->phases = command->phases;
+    if (!read_requests(command, err)) return false;
     if (!planning_make(&command->planning, err)) return false;
     if (!write_file(command, options->svg, plan_view_svg, err)) return false;
     if (!write_file(command, options->out, plan_view_json, err)) return false;
@@ -225,15 +138,11 @@ static bool plan_all(struct command *command, const struct options *options, str
 bool cmd_plan(const struct options *options, int *status, struct error *err)
 {
     assert(options->model != NULL);
-    bool is_file = options->operand != NULL && strcmp(options->operand, "-") != 0;
     struct command *command = calloc(1, sizeof *command);
     if (command == NULL) return error_set(err, ERROR_UNAVAILABLE, "not enough memory to plan");
-    command->label = is_file ? options->operand : "standard input";
     bool is_ok = plan_all(command, options, err);
-    *status = command->n_bad > 0 ? 1 : 0;
+    *status = command->planning.n_bad > 0 ? 1 : 0;
     planning_close(&command->planning);
-    free(command->phases);
-    free(command->line_indexes);
     free(command);
     return is_ok;
 }

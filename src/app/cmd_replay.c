@@ -24,8 +24,6 @@
 #include "base/clock.h"
 #include "engine/engine.h"
 
-#define ROWS_MAX          (1 << 22)          /* of a trace */
-#define CELLS_MAX         (INT64_C(1) << 34) /* prompts of a trace that has them */
 #define SCRATCH_BYTES_MAX ((size_t)64 << 20) /* a line of output */
 #define SERVED_CELLS_MAX  (INT64_C(1) << 28) /* that an engine holds at a time */
 #define START_NS          UINT64_C(1)
@@ -33,141 +31,42 @@
 
 struct replay {
     const struct options *options;
-    const char *path, *label; /* of the input; "-", "standard input" */
     bool is_virtual, has_profile;
     double speed;             /* of the trace's time */
     struct planning planning; /* results[0]: what the engine did, if one serves */
     struct engine engine;
     uint64_t resumed_ns;       /* when the engine last began an iteration */
     struct error tick_failure; /* writing between two answers failed */
-    struct prompts *prompts;
-    struct window window; /* all rows, good and bad */
     struct arena scratch;
     struct output_place place;
     struct output_style style;
     struct output *output;
-    /* Of the requests that are served, in order of arrival. */
-    int32_t n_requests;
-    struct request *requests; /* [n_requests], the window's, sorted */
-    struct phases *phases;    /* [n_requests], and below: planning's arena */
-    uint64_t *arrivals_ns;    /* since the first */
-    int32_t *stops;
-    struct prompts_trace sums; /* of the rows; refusals that come later are added */
-    struct prompts_sum served;
-    int64_t n_bad;
 };
 
 /* ---- requests ---- */
 
-static int compare_arrivals(const void *a, const void *b)
-{
-    const struct request *x = a, *y = b;
-    if (x->arrival_ns != y->arrival_ns) return x->arrival_ns < y->arrival_ns ? -1 : 1;
-    return (x->index > y->index) - (x->index < y->index);
-}
-
-static bool read_trace(struct replay *replay, struct error *err)
-{
-    struct planning *planning = &replay->planning;
-    const struct prompts_options options = {.path = replay->path,
-                                            .flags = replay->options,
-                                            .config = &planning->config,
-                                            .tokenizer = planning->tokenizer,
-                                            .is_trace = true,
-                                            .only_shapes = replay->is_virtual};
-    const struct window_limits limits = {.n_prompts_max = ROWS_MAX, .n_cells_max = CELLS_MAX};
-    struct window *window = &replay->window;
-    assert(replay->prompts == NULL);
-    if (!prompts_open(&replay->prompts, &options, err)) return false;
-    if (!window_create(window, &limits, err)) return false;
-    window_fill(window, &(struct intake){.prompts = replay->prompts, .hurry_fd = -1});
-    *err = window->failure;
-    if (err->code != ERROR_NONE) return false;
-    replay->sums = *prompts_trace(replay->prompts);
-    if (replay->sums.read.n_requests == 0)
-        return error_set(err, ERROR_FORMAT, "%s has no rows", replay->label);
-    if (!window->is_last)
-        return error_set(err, ERROR_UNAVAILABLE, "%s has more than %d rows, --limit reads fewer",
-                         replay->label, window->n_prompts);
-    replay->requests = window->requests;
-    replay->n_requests = window->n_requests;
-    qsort(replay->requests, (size_t)replay->n_requests, sizeof *replay->requests, compare_arrivals);
-    return true;
-}
-
-/* Allowed to fail by what comes from outside, unlike other pushes. */
+/* For each request; allowed to fail by what comes from outside, unlike other pushes. */
 static void *push(struct replay *replay, size_t size, struct error *err)
 {
-    void *array = arena_try_push(&replay->planning.arena, (size_t)replay->n_requests, size);
+    struct planning *planning = &replay->planning;
+    void *array = arena_try_push(&planning->arena, (size_t)planning->input.n_requests, size);
     assert(size > 0);
-    if (array == NULL)
-        error_set(err, ERROR_UNAVAILABLE, "not enough memory for %" PRId32 " requests",
-                  replay->n_requests);
+    if (array == NULL) error_set(err, ERROR_UNAVAILABLE, "not enough memory for a summary");
     return array;
 }
 
-static void refuse(struct replay *replay, struct request *request, enum prompt_code code,
-                   const char *message)
-{
-    struct prompt *prompt = request->line_state;
-    struct prompts_sum *refused = &replay->sums.refused;
-    char *copy = arena_try_copy(&replay->planning.arena, message, strlen(message));
-    assert(prompt->code == PROMPT_GOOD);
-    prompt->code = code;
-    prompt->message = copy != NULL ? copy : "the request cannot be served";
-    refused->n_requests++;
-    refused->n_prompt += request->n_prompt;
-    refused->n_output += prompt->n_output;
-}
-
-/* Keeps what `phases` and the planner can serve; room is known when `is_sized`. */
-static void drop_impossible(struct replay *replay, bool is_sized)
-{
-    const struct model_config *config = &replay->planning.config;
-    const struct phases_model model = {.n_positions = config->n_positions, .shift = config->shift};
-    int32_t n_kept = 0;
-    assert(replay->phases != NULL);
-    for (int32_t i = 0; i < replay->n_requests; i++) {
-        struct request request = replay->requests[i];
-        const struct prompt *prompt = request.line_state;
-        struct phases *phases = &replay->phases[n_kept];
-        struct error problem = {0};
-        bool is_good = prompt->n_masks == 0 ||
-                       error_set(&problem, ERROR_FORMAT, "a prompt that is filled in is no row");
-        is_good = is_good &&
-                  phases_init(phases, request.n_prompt, false, &request.decode, &model, &problem);
-        is_good = is_good &&
-                  (!is_sized || planner_check(&replay->planning.input.options, phases, &problem));
-        if (!is_good)
-            refuse(replay, &request, is_sized ? PROMPT_TOO_LONG : PROMPT_INVALID_REQUEST,
-                   problem.message);
-        else replay->requests[n_kept++] = request;
-    }
-    replay->n_requests = n_kept;
-}
-
-static void add_served(struct replay *replay, int32_t i)
-{
-    struct request *request = &replay->requests[i];
-    const struct prompt *prompt = request->line_state;
-    assert(request->stop_after >= 0);
-    replay->stops[i] = request->stop_after > 0 ? request->stop_after : INT32_MAX;
-    replay->served.n_requests++;
-    replay->served.n_prompt += request->n_prompt;
-    replay->served.n_output += prompt->n_output;
-}
-
 /* Rows and slots are then the engine's. */
-static bool open_engine(struct replay *replay, int64_t n_cells, struct error *err)
+static bool open_engine(struct replay *replay, struct error *err)
 {
     struct planning *planning = &replay->planning;
     struct engine_options options;
+    int64_t n_cells = planning->n_cells;
     assert(n_cells > 0);
     if (n_cells > SERVED_CELLS_MAX)
         return error_set(err, ERROR_UNAVAILABLE,
                          "%" PRId64 " positions are too many; --limit reads fewer", n_cells);
     settings_engine(&options, replay->options);
-    options.n_requests_max = replay->n_requests > 0 ? replay->n_requests : 1;
+    options.n_requests_max = planning->window.n_requests > 0 ? planning->window.n_requests : 1;
     options.n_cells_max = n_cells;
     if (!interrupt_install(err)) return false;
     if (!engine_open(&replay->engine, &options, &planning->config, &planning->arena, err))
@@ -178,33 +77,17 @@ static bool open_engine(struct replay *replay, int64_t n_cells, struct error *er
     return true;
 }
 
-/* Arrivals, stops and phases of what can be served, with rows and memory chosen for it. */
+/* Requests, with rows and memory chosen for them. */
 static bool prepare(struct replay *replay, struct error *err)
 {
-    const struct options *options = replay->options;
-    const struct trace_schedule schedule = {
-        .spreads = options->spread, .rate = options->rate, .speed = replay->speed};
-    int64_t n_cells = 1;
-    assert(replay->phases == NULL);
-    if ((replay->phases = push(replay, sizeof *replay->phases, err)) == NULL) return false;
-    if ((replay->arrivals_ns = push(replay, sizeof *replay->arrivals_ns, err)) == NULL)
-        return false;
-    if ((replay->stops = push(replay, sizeof *replay->stops, err)) == NULL) return false;
-    drop_impossible(replay, false);
-    for (int32_t i = 0; i < replay->n_requests; i++)
-        n_cells += phases_full_rows(&replay->phases[i]);
-    if (!(replay->is_virtual ? planning_size(&replay->planning, n_cells, err)
-                             : open_engine(replay, n_cells, err)))
-        return false;
-    drop_impossible(replay, true);
-    if (replay->n_requests == 0) return true;
-    for (int32_t i = 0; i < replay->n_requests; i++)
-        replay->arrivals_ns[i] = replay->requests[i].arrival_ns;
-    if (!trace_arrange(replay->arrivals_ns, replay->n_requests, &schedule, err))
-        return error_wrap(err, "%s", replay->label);
-    for (int32_t i = 0; i < replay->n_requests; i++)
-        add_served(replay, i);
-    return true;
+    struct planning *planning = &replay->planning;
+    assert(replay->speed > 0);
+    if (!planning_read(planning, true, replay->is_virtual, err)) return false;
+    if (planning->sums.read.n_requests == 0)
+        return error_set(err, ERROR_FORMAT, "%s has no rows", planning->label);
+    bool is_sized = replay->is_virtual ? planning_size(planning, planning->n_cells, err)
+                                       : open_engine(replay, err);
+    return is_sized && planning_admit(planning, replay->speed, err);
 }
 
 /* ---- plans ---- */
@@ -215,14 +98,9 @@ static bool make_plans(struct replay *replay, struct error *err)
 {
     struct planning *planning = &replay->planning;
     struct plan_input *input = &planning->input;
-    assert(replay->n_requests > 0);
+    assert(replay->planning.input.n_requests > 0);
     input->is_online = replay->options->online || !replay->has_profile;
-    input->n_requests = replay->n_requests;
-    input->phases = replay->phases;
-    input->arrival_ns = replay->arrivals_ns;
-    input->stop_after = replay->stops;
-    if (!options_is_set(replay->options, OPTION_objective))
-        input->options.objective = OBJECTIVE_TAIL;
+    input->stop_after = planning->stops;
     if (replay->is_virtual) return planning_make(planning, err);
     planning->n_results = 1;
     input->options.policy = settings_policy(replay->options->policy);
@@ -237,10 +115,11 @@ static void schedule(struct replay *replay, uint64_t start_ns)
 {
     assert(start_ns > 0);
     replay->style.start_ns = replay->resumed_ns = start_ns;
-    for (int32_t i = 0; i < replay->n_requests; i++) {
-        struct request *request = &replay->requests[i];
+    for (int32_t i = 0; i < replay->planning.input.n_requests; i++) {
+        struct request *request = &replay->planning.requests[i];
         struct prompt *prompt = request->line_state;
-        request->arrival_ns = request->admitted_ns = start_ns + replay->arrivals_ns[i];
+        request->arrival_ns = request->admitted_ns =
+            start_ns + replay->planning.input.arrival_ns[i];
         prompt->request = *request;
     }
 }
@@ -251,26 +130,25 @@ static bool put_line(struct replay *replay, const struct prompt *prompt,
                      const struct answer *answer, struct error *err)
 {
     char *line = output_line(&replay->style, prompt, answer, &replay->scratch);
-    assert(prompt >= replay->window.prompts);
+    assert(prompt >= replay->planning.window.prompts);
     if (line == NULL)
         return error_set(err, ERROR_UNAVAILABLE, "not enough memory for a line of output");
-    return output_put(replay->output, (int32_t)(prompt - replay->window.prompts), line, err);
+    return output_put(replay->output, (int32_t)(prompt - replay->planning.window.prompts), line,
+                      err);
 }
 
 static bool put_failure(struct replay *replay, const struct prompt *prompt, struct error *err)
 {
     assert(prompt->code != PROMPT_GOOD);
-    if (replay->n_bad++ == 0 && !replay->options->quiet)
-        fprintf(stderr, "dllm-batch: the first bad line is %s:%" PRId64 ": %s\n", replay->label,
-                prompt->line, prompt->message);
+    planning_note_bad(&replay->planning, prompt);
     return put_line(replay, prompt, NULL, err);
 }
 
 static bool put_failures(struct replay *replay, struct error *err)
 {
-    assert(replay->n_bad == 0);
-    for (int32_t i = 0; i < replay->window.n_prompts; i++) {
-        const struct prompt *prompt = &replay->window.prompts[i];
+    assert(replay->planning.n_bad == 0);
+    for (int32_t i = 0; i < replay->planning.window.n_prompts; i++) {
+        const struct prompt *prompt = &replay->planning.window.prompts[i];
         if (prompt->code != PROMPT_GOOD && !put_failure(replay, prompt, err)) return false;
     }
     return true;
@@ -290,9 +168,9 @@ static int compare_ends(const void *left, const void *right, void *context)
 /* A step commits a token at least, under all rules but origin. */
 static bool put_answer(struct replay *replay, int32_t i, struct error *err)
 {
-    const struct request *request = &replay->requests[i];
+    const struct request *request = &replay->planning.requests[i];
     const struct plan_request_record *record = &replay->planning.results[0].requests[i];
-    bool is_by_chance = replay->phases[i].is_by_chance;
+    bool is_by_chance = replay->planning.input.phases[i].is_by_chance;
     assert(record->finished_ns >= record->first_ns);
     const struct answer answer = {
         .request = request,
@@ -317,12 +195,12 @@ static bool put_answers(struct replay *replay, struct error *err)
     const struct plan *plan = &replay->planning.results[0];
     int32_t *order = push(replay, sizeof *order, err);
     if (order == NULL) return false;
-    assert(plan->n_requests == replay->n_requests);
+    assert(plan->n_requests == replay->planning.input.n_requests);
     schedule(replay, START_NS);
-    for (int32_t i = 0; i < replay->n_requests; i++)
+    for (int32_t i = 0; i < replay->planning.input.n_requests; i++)
         order[i] = i;
     qsort_r(order, (size_t)plan->n_requests, sizeof *order, compare_ends, plan->requests);
-    for (int32_t i = 0; i < replay->n_requests; i++)
+    for (int32_t i = 0; i < replay->planning.input.n_requests; i++)
         if (!put_answer(replay, order[i], err)) return false;
     return true;
 }
@@ -374,7 +252,7 @@ static bool handle_answer(void *context, const struct answer *answer, struct err
     struct prompt *prompt = answer->request->line_state;
     struct plan *plan = &replay->planning.results[0];
     uint64_t start_ns = replay->style.start_ns;
-    assert(plan->n_requests < replay->n_requests);
+    assert(plan->n_requests < replay->planning.input.n_requests);
     if (answer->failure != NULL) {
         prompt->code = PROMPT_NOT_FINITE;
         prompt->message = answer->failure;
@@ -399,17 +277,17 @@ static bool run_engine(struct replay *replay, struct error *err)
     struct planning *planning = &replay->planning;
     struct plan *plan = &planning->results[0];
     struct plan_input input = planning->input;
-    assert(replay->n_requests > 0);
+    assert(replay->planning.input.n_requests > 0);
     plan->n_requests = 0; /* as answers come */
     replay->style.start_unix_ns = clock_unix_ns();
     schedule(replay, clock_now_ns());
-    bool is_ok =
-        executor_run(replay->engine.executor, replay->requests, replay->n_requests, &events, err);
+    bool is_ok = executor_run(replay->engine.executor, replay->planning.requests,
+                              replay->planning.input.n_requests, &events, err);
     note_iteration(replay);
     if (replay->tick_failure.code != ERROR_NONE) *err = replay->tick_failure;
     if (!is_ok && err->code == ERROR_STOPPED)
         error_set(err, ERROR_STOPPED, "stopped; answers done: %" PRId32 " of %" PRId32,
-                  plan->n_requests, replay->n_requests);
+                  plan->n_requests, replay->planning.input.n_requests);
     if (!is_ok || !replay->has_profile) input.cost = NULL;
     if (plan->n_requests == 0 || (!is_ok && err->code != ERROR_STOPPED)) return is_ok;
     struct plan_summary *summary = &planning->summaries[0];
@@ -426,9 +304,9 @@ static bool write_records(struct replay *replay, struct error *err)
     struct error close_failure = {0};
     assert(replay->output == NULL);
     if (!output_open(&replay->output, &replay->place, replay->options->ordered, err)) return false;
-    bool is_ok = output_start_window(replay->output, replay->window.n_prompts, err) &&
+    bool is_ok = output_start_window(replay->output, replay->planning.window.n_prompts, err) &&
                  put_failures(replay, err);
-    if (is_ok && replay->n_requests > 0)
+    if (is_ok && replay->planning.input.n_requests > 0)
         is_ok = replay->is_virtual ? put_answers(replay, err) : run_engine(replay, err);
     bool is_closed = output_close(replay->output, &is_broken_pipe, &close_failure);
     if (!is_closed && (is_ok || err->code == ERROR_STOPPED)) *err = close_failure;
@@ -491,9 +369,9 @@ enum { SHARES = 5 };
 
 static void list_shares(const struct replay *replay, struct share shares[SHARES])
 {
-    const struct prompts_trace *sums = &replay->sums;
+    const struct prompts_trace *sums = &replay->planning.sums;
     const struct share all[SHARES] = {{"read", "trace", &sums->read},
-                                      {"served", "  served", &replay->served},
+                                      {"served", "  served", &replay->planning.served},
                                       {"cut", "  cut off", &sums->cut},
                                       {"refused", "  refused", &sums->refused},
                                       {"skipped", "  left out", &sums->skipped}};
@@ -524,7 +402,7 @@ static void print_tables(const struct replay *replay, double values[][FIGURES])
     const struct cost_profile *profile = &planning->profile;
     const double *columns[PLANNING_RESULTS];
     assert(planning->n_results <= PLANNING_RESULTS);
-    fprintf(stderr, "dllm-batch: %s replayed ", replay->label);
+    fprintf(stderr, "dllm-batch: %s replayed ", replay->planning.label);
     if (replay->is_virtual)
         fprintf(stderr, "on the virtual clock of %s (%s)", profile->name,
                 profile->is_measured ? "measured" : "from datasheets, not measured");
@@ -563,9 +441,9 @@ static bool print_json(const struct replay *replay, double values[][FIGURES], st
         "{s:s, s:s?, s:b, s:s, s:b, s:i, s:I, s:i, s:I, s:o, s:o}", "model", replay->options->model,
         "profile", replay->has_profile ? planning->profile.name : NULL, "measured",
         planning->profile.is_measured, "clock", replay->options->clock, "online",
-        planning->input.is_online, "requests", (int)replay->n_requests, "bad_lines",
-        (json_int_t)replay->n_bad, "rows_max", (int)planning->input.options.n_rows_max, "slots",
-        (json_int_t)planning->input.options.n_slots, "trace", trace, "plans", plans);
+        planning->input.is_online, "requests", (int)replay->planning.input.n_requests, "bad_lines",
+        (json_int_t)replay->planning.n_bad, "rows_max", (int)planning->input.options.n_rows_max,
+        "slots", (json_int_t)planning->input.options.n_slots, "trace", trace, "plans", plans);
     return figures_dump(root, err);
 }
 
@@ -575,7 +453,7 @@ static bool summarise(struct replay *replay, struct error *err)
     const struct planning *planning = &replay->planning;
     for (int32_t i = 0; planning->results[0].n_requests > 0 && i < planning->n_results; i++)
         if (!take_figures(replay, &planning->results[i], values[i], err)) return false;
-    assert(replay->served.n_requests == replay->n_requests);
+    assert(replay->planning.served.n_requests == replay->planning.input.n_requests);
     if (replay->options->json) return print_json(replay, values, err);
     if (!replay->options->quiet) print_tables(replay, values);
     return true;
@@ -611,7 +489,7 @@ static bool replay_all(struct replay *replay, struct error *err)
 {
     const struct options *options = replay->options;
     struct error ignored = {0};
-    assert(replay->label != NULL);
+    assert(options->model != NULL);
     if (!output_choose(&replay->place, options, err) || !check_options(replay, err)) return false;
     if (!planning_open(&replay->planning, options, err)) return false;
     if (!arena_create(&replay->scratch, SCRATCH_BYTES_MAX, err)) return false;
@@ -619,8 +497,8 @@ static bool replay_all(struct replay *replay, struct error *err)
         (struct output_style){.model_name = options->model,
                               .tokenizer = replay->is_virtual ? NULL : replay->planning.tokenizer,
                               .token_ids = options->token_ids && !replay->is_virtual};
-    if (!read_trace(replay, err) || !prepare(replay, err)) return false;
-    if (replay->n_requests > 0 && !make_plans(replay, err)) return false;
+    if (!prepare(replay, err)) return false;
+    if (replay->planning.input.n_requests > 0 && !make_plans(replay, err)) return false;
     bool is_ok = write_records(replay, err);
     if (!is_ok && err->code != ERROR_STOPPED) return false;
     return summarise(replay, is_ok ? err : &ignored) && is_ok;
@@ -632,12 +510,8 @@ bool cmd_replay(const struct options *options, int *status, struct error *err)
     assert(options->model != NULL);
     if (replay == NULL) return error_set(err, ERROR_UNAVAILABLE, "not enough memory to replay");
     replay->options = options;
-    replay->path = options->operand != NULL ? options->operand : "-";
-    replay->label = strcmp(replay->path, "-") == 0 ? "standard input" : replay->path;
     bool is_ok = replay_all(replay, err);
-    *status = replay->n_bad > 0 ? 1 : 0;
-    prompts_close(replay->prompts);
-    window_destroy(&replay->window);
+    *status = replay->planning.n_bad > 0 ? 1 : 0;
     arena_destroy(&replay->scratch);
     engine_close(&replay->engine);
     planning_close(&replay->planning);

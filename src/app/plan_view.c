@@ -229,13 +229,13 @@ static void print_requests(FILE *out, const struct plan_view *view)
     fputs("\"request_columns\": [\"line_index\", \"arrival_ns\", \"first_ns\", \"finished_ns\", "
           "\"refresh_steps\", \"reuse_steps\", \"positions\", \"tokens\"],\n\"requests\": [",
           out);
-    assert(view->line_indexes != NULL);
+    assert(view->requests != NULL);
     for (int32_t i = 0; i < view->plan->n_requests; i++) {
         const struct plan_request_record *record = &view->plan->requests[i];
         fprintf(out,
                 "%s[%" PRId64 ", %" PRIu64 ", %" PRIu64 ", %" PRIu64 ", %" PRId32 ", %" PRId32
                 ", %" PRId64 ", %" PRId32 "]",
-                separator(i), view->line_indexes[i], record->arrival_ns, record->first_ns,
+                separator(i), view->requests[i].index, record->arrival_ns, record->first_ns,
                 record->finished_ns, record->refresh_steps, record->reuse_steps, record->positions,
                 record->n_tokens);
     }
@@ -315,7 +315,7 @@ bool plan_view_perfetto(FILE *out, const struct plan_view *view)
         fprintf(out,
                 ",\n{\"ph\": \"M\", \"pid\": 1, \"tid\": %" PRId32
                 ", \"name\": \"thread_name\", \"args\": {\"name\": \"line %" PRId64 "\"}}",
-                i + 1, view->line_indexes[i] + 1);
+                i + 1, view->requests[i].index + 1);
     for (int64_t i = 0; i < plan->n_iterations; i++)
         print_counters(out, &plan->iterations[i]);
     for (int64_t i = 0; i < plan->n_runs; i++) {

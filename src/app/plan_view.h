@@ -15,7 +15,7 @@ struct plan_view {
     const struct plan *plan;
     const struct plan_input *input; /* that it was made from */
     const char *model, *profile;    /* names, for titles */
-    const int64_t *line_indexes;    /* [n_requests] input line, from 0 */
+    const struct request *requests; /* [n_requests]; their indexes are shown */
     double efficiency;              /* lower bound / makespan */
 };
 

@@ -84,7 +84,9 @@ bool planning_size(struct planning *planning, int64_t n_cells, struct error *err
 bool planning_open(struct planning *planning, const struct options *options, struct error *err)
 {
     assert(options->model != NULL);
-    *planning = (struct planning){.options = options};
+    bool is_file = options->operand != NULL && strcmp(options->operand, "-") != 0;
+    *planning = (struct planning){.options = options,
+                                  .label = is_file ? options->operand : "standard input"};
     planning->input =
         (struct plan_input){.options = {.objective = settings_objective(options->objective),
                                         .n_running_max = options->batch_size,
@@ -99,6 +101,8 @@ bool planning_open(struct planning *planning, const struct options *options, str
 void planning_close(struct planning *planning)
 {
     assert(planning->n_results <= PLANNING_RESULTS);
+    prompts_close(planning->prompts);
+    window_destroy(&planning->window);
     tokenizer_close(planning->tokenizer);
     for (int32_t i = 0; i < planning->n_results; i++)
         plan_clear(&planning->results[i]);

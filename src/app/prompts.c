@@ -48,6 +48,17 @@ struct prompts {
 
 static enum line_status next_line(struct prompts *prompts, struct bytes *line, struct error *err);
 
+static bool has_trace_options(const struct options *flags)
+{
+    static const enum option_id ids[] = {
+        OPTION_time_column, OPTION_prompt_column, OPTION_output_column, OPTION_time_unit,
+        OPTION_spread,      OPTION_rate,          OPTION_over_length};
+    assert(flags != NULL);
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+        if (options_is_set(flags, ids[i])) return true;
+    return false;
+}
+
 /* Reads the first line, which is a CSV header or the first row. */
 static bool learn_trace(struct prompts *prompts, struct error *err)
 {
@@ -64,13 +75,21 @@ static bool learn_trace(struct prompts *prompts, struct error *err)
         if (strcmp(flags->time_unit, units[i].name) == 0) trace->names.unit_ns = units[i].ns;
     enum line_status status = next_line(prompts, &prompts->waiting, err);
     if (status == LINE_FAILED) return false;
+    prompts->waiting_status = status;
+    prompts->is_waiting = status != LINE_END;
+    if (status == LINE_READ && trace_learn(trace, prompts->waiting, &prompts->run, err)) {
+        prompts->is_waiting = trace->n_columns == 0;
+        return true;
+    }
+    if (prompts->options.may_be_prompts && !has_trace_options(flags)) {
+        prompts->options.is_trace = false;
+        *trace = (struct trace){0};
+        *err = (struct error){0};
+        return true;
+    }
     if (status != LINE_READ)
         return error_set(err, ERROR_FORMAT, "%s has no rows", prompts->options.path);
-    if (!trace_learn(trace, prompts->waiting, &prompts->run, err))
-        return error_wrap(err, "%s:%lld", prompts->options.path, (long long)prompts->n_lines);
-    prompts->is_waiting = trace->n_columns == 0;
-    prompts->waiting_status = status;
-    return true;
+    return error_wrap(err, "%s:%lld", prompts->options.path, (long long)prompts->n_lines);
 }
 
 bool prompts_open(struct prompts **prompts, const struct prompts_options *options,
@@ -154,8 +173,8 @@ static void keep_overlooked(struct overlooked *overlooked, const struct prompt_p
 
 const struct prompts_trace *prompts_trace(const struct prompts *prompts)
 {
-    assert(prompts->options.is_trace);
-    return &prompts->sums;
+    assert(prompts != NULL);
+    return prompts->options.is_trace ? &prompts->sums : NULL;
 }
 
 /* ---- ids ---- */
@@ -387,7 +406,7 @@ static bool make_request(struct prompts *prompts, const struct prompt_parts *par
         .id = prompt->id.data,
         .id_hash = id_set_hash(prompt->id_is_integer, prompt->id),
         .n_prompt = n_ids,
-        .prompt_ids = ids,
+        .prompt_ids = prompts->options.only_shapes ? NULL : ids,
         .want_logprobs = flags->logprobs,
         .admitted_ns = clock_now_ns(),
         .arrival_ns = prompts->row.stamp_ns,

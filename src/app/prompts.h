@@ -68,10 +68,11 @@ struct prompts_options {
     const struct options *flags;       /* limit, prompt_key, system, no_chat and decode settings */
     const struct model_config *config; /* all borrowed until close */
     const struct tokenizer *tokenizer; /* NULL: only prompt_token_ids can be read */
-    /* The input is a trace (app/trace.h), whose arrivals become request.arrival_ns, as stamped.
-     * Prompts of which only the length is known have made-up ids, or none (NULL) if only shapes
-     * matter. */
-    bool is_trace, only_shapes;
+    /* The input is a trace (app/trace.h), whose arrivals become request.arrival_ns, as stamped;
+     * may_be_prompts: unless its first line is none, and no option is given that only traces have.
+     * Prompts of which only the length is known have made-up ids. */
+    bool is_trace, may_be_prompts;
+    bool only_shapes; /* requests have no ids (NULL) */
 };
 
 /* Opens the input and learns the tokenizer's special tokens. Heap; close it. False: ERROR_NO_INPUT,
@@ -109,7 +110,7 @@ struct prompts_trace {
     struct prompts_sum read, skipped, refused; /* refused: error lines */
     struct prompts_sum cut;                    /* tokens of requests that were shortened */
 };
-const struct prompts_trace *prompts_trace(const struct prompts *prompts);
+const struct prompts_trace *prompts_trace(const struct prompts *prompts); /* NULL: no trace */
 
 /* The first key of a plain line that is ignored like any column, but looks like a setting. */
 struct overlooked {

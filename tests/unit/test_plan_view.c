@@ -37,7 +37,7 @@ static struct plan_request_record requests[] = {
 static struct plan plan;
 static struct plan_input input;
 static struct plan_view view;
-static const int64_t line_indexes[] = {0, 7};
+static const struct request served[] = {{.index = 0}, {.index = 7}};
 static char *text;
 static size_t n_text;
 
@@ -68,7 +68,7 @@ static void set_up(void)
                               .input = &input,
                               .model = "a<b",
                               .profile = "box",
-                              .line_indexes = line_indexes,
+                              .requests = served,
                               .efficiency = 0.5};
 }
 
@@ -211,10 +211,10 @@ Test(plan_view, five_thousand_requests_share_lanes_and_stay_small)
     static struct plan_iteration_record many_iterations[MANY];
     static struct plan_request_record many_requests[MANY];
     static struct phases many_phases[MANY];
-    static int64_t many_lines[MANY];
+    static struct request many_lines[MANY];
     plan = make_many(many_runs, many_iterations, many_requests, many_phases);
     input = (struct plan_input){.n_requests = MANY, .phases = many_phases};
-    view.line_indexes = many_lines;
+    view.requests = many_lines;
     print(plan_view_svg);
     cr_assert_lt(n_text, 400000, "%zu bytes", n_text);
     cr_assert(strstr(text, "Requests, 32 to a lane, by start"));

@@ -1,7 +1,9 @@
 /* app/planning: memory is what the profile has or the options say, and a plan is chosen without
  * knowing what its planner could not know. */
 #include <criterion/criterion.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "app/planning.h"
 
@@ -154,4 +156,82 @@ Test(planning, compare_adds_the_other_policies_behind_the_chosen_one)
     cr_expect_eq(planning.summaries[2].policy, POLICY_STATIC);
     for (int i = 1; i < PLANNING_POLICIES; i++)
         cr_expect_eq(planning.results[i].n_tokens, planning.results[0].n_tokens);
+}
+
+/* ---- the input ---- */
+
+/* Reads `text` and admits what fits `n_rows_max` rows. */
+static bool read_input(const char *text, bool only_traces, int32_t n_rows_max)
+{
+    char path[] = "/tmp/test-planning-XXXXXX";
+    int fd = mkstemp(path);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    close(fd);
+    flags.operand = path;
+    flags.rows = n_rows_max;
+    flags.is_set[OPTION_rows] = true;
+    open_planning();
+    bool is_read = planning_read(&planning, only_traces, true, &err) &&
+                   planning_size(&planning, planning.n_cells, &err) &&
+                   planning_admit(&planning, 2, &err);
+    unlink(path);
+    return is_read;
+}
+
+static const char trace[] =
+    "{\"arrival_s\": 7, \"prompt_tokens\": 20, \"output_tokens\": 5}\n"
+    "{\"arrival_s\": 3, \"prompt_tokens\": 10, \"output_tokens\": 9}\n"
+    "{\"arrival_s\": 1, \"prompt_tokens\": 500, \"output_tokens\": 9}\n" /* needs many rows */
+    "{\"arrival_s\": 4, \"prompt_tokens\": 30}\n"
+    "{\"arrival_s\": -4, \"prompt_tokens\": 30}\n";
+
+Test(planning, a_trace_is_put_in_order_and_what_does_not_fit_becomes_a_bad_line)
+{
+    cr_assert(read_input(trace, true, 100), "%s", err.message);
+    cr_expect(planning.is_trace);
+    const struct plan_input *input = &planning.input;
+    cr_assert_eq(input->n_requests, 3);
+    const int64_t indexes[] = {1, 3, 0};
+    const uint64_t halved_ns[] = {0, 500000000, 2000000000};
+    const int32_t stops_after[] = {9, INT32_MAX, 5};
+    for (int i = 0; i < 3; i++) {
+        cr_expect_eq(planning.requests[i].index, indexes[i]);
+        cr_expect_eq(input->arrival_ns[i], halved_ns[i]);
+        cr_expect_eq(planning.stops[i], stops_after[i]);
+        cr_expect_eq(input->phases[i].blocks_begin, planning.requests[i].n_prompt);
+    }
+    cr_expect_null(input->stop_after, "what a planner must not know is nobody's by default");
+    cr_expect_eq(input->options.objective, OBJECTIVE_TAIL);
+    cr_assert_eq(planning.window.n_prompts, 5);
+    cr_expect_eq(planning.window.prompts[2].code, PROMPT_TOO_LONG);
+    cr_expect_not_null(strstr(planning.window.prompts[2].message, "--rows"));
+    cr_expect_eq(planning.window.prompts[4].code, PROMPT_INVALID_REQUEST);
+    cr_expect_eq(planning.sums.read.n_requests, 5);
+    cr_expect_eq(planning.sums.refused.n_requests, 2);
+    cr_expect_eq(planning.served.n_prompt, 60);
+    cr_expect_eq(planning.served.n_output, 14);
+}
+
+Test(planning, an_objective_that_was_asked_for_stays)
+{
+    flags.objective = "mean";
+    flags.is_set[OPTION_objective] = true;
+    cr_assert(read_input(trace, true, 100), "%s", err.message);
+    cr_expect_eq(planning.input.options.objective, OBJECTIVE_MEAN);
+}
+
+Test(planning, prompts_are_all_there_at_the_start)
+{
+    static const char prompts[] = "{\"prompt_token_ids\": [1, 2, 3], \"gen_length\": 8}\n"
+                                  "{\"prompt_token_ids\": [1, 2], \"gen_length\": 8}\n";
+    cr_assert(read_input(prompts, false, 100), "%s", err.message);
+    cr_expect_not(planning.is_trace);
+    cr_assert_eq(planning.input.n_requests, 2);
+    cr_expect_null(planning.input.arrival_ns);
+    cr_expect_eq(planning.input.options.objective, OBJECTIVE_MAKESPAN);
+    cr_expect_eq(planning.n_cells, 1 + 11 + 10);
+    planning_close(&planning);
+    cr_expect_not(read_input(prompts, true, 100));
+    cr_expect_eq(err.code, ERROR_FORMAT);
 }

@@ -14,6 +14,7 @@ static struct options flags;
 static struct model_config config;
 static struct prompts *prompts;
 static struct prompt prompt;
+static bool may_be_prompts;
 static struct error err;
 
 static void set_up(void)
@@ -47,6 +48,7 @@ static bool open_trace(const char *text, bool only_shapes)
                                             .flags = &flags,
                                             .config = &config,
                                             .is_trace = true,
+                                            .may_be_prompts = may_be_prompts,
                                             .only_shapes = only_shapes};
     prompts_close(prompts);
     prompts = NULL;
@@ -157,7 +159,7 @@ Test(prompts_trace, rows_of_ours_may_have_prompts_ids_and_settings)
                          "\"gen_length\": 8, \"block_length\": 4}\n"
                          "{\"arrival_s\": 1, \"output_tokens\": 9}\n"
                          "{\"arrival_s\": 2, \"prompt_tokens\": 5, \"id\": \"x\"}",
-                         true),
+                         false),
               "%s", err.message);
     read_row(PROMPT_GOOD);
     expect_lengths(2, 32, 0);
@@ -217,4 +219,34 @@ Test(prompts_trace, an_input_that_is_no_trace_is_refused_with_its_line)
     flags.time_column = "when";
     cr_expect_not(open_trace(vidur, true));
     cr_expect_not_null(strstr(err.message, "no column \"when\""), "%s", err.message);
+}
+
+Test(prompts_trace, an_input_that_may_be_prompts_is_what_its_first_line_says)
+{
+    may_be_prompts = true;
+    cr_assert(open_trace(vidur, true), "%s", err.message);
+    cr_expect_not_null(prompts_trace(prompts));
+    read_row(PROMPT_GOOD);
+    cr_expect_eq(prompt.request.arrival_ns, 500000000);
+    cr_assert(open_trace("\n{\"prompt_token_ids\": [1, 2], \"timestamp\": 3}\n"
+                         "{\"arrival_s\": 1, \"prompt_token_ids\": [1]}",
+                         true),
+              "%s", err.message);
+    cr_expect_null(prompts_trace(prompts));
+    read_row(PROMPT_GOOD);
+    expect_lengths(2, 32, 0);
+    cr_expect_eq(prompt.line, 2);
+    cr_expect_eq(prompt.request.arrival_ns, 0);
+    cr_expect_null(prompt.request.prompt_ids);
+    read_row(PROMPT_GOOD); /* a column that prompts do not know */
+    cr_expect_eq(prompt.line, 3);
+    expect_end();
+    cr_assert(open_trace("a,b\nc,d", true), "%s", err.message);
+    read_row(PROMPT_INVALID_JSON);
+    read_row(PROMPT_INVALID_JSON);
+    cr_assert(open_trace("", true), "%s", err.message);
+    expect_end();
+    cr_assert(options_set(&flags, OPTION_rate, "--rate", "2", &err)); /* only traces have one */
+    cr_expect_not(open_trace("{\"prompt_token_ids\": [1, 2]}", true));
+    cr_expect_not_null(strstr(err.message, ":1: the first line"), "%s", err.message);
 }
