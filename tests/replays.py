@@ -135,7 +135,9 @@ def check_records(replay, rows):
     assert positions == plan["positions"], "planned and fcfs compute no padding"
     assert near(plan["positions_per_token"], positions / plan["tokens"])
     end = max(r["timing"]["finished_ns"] for r in good.values()) * 1e-9
-    assert near(plan["makespan_s"], end) and end >= plan["bound_s"]
+    assert near(plan["makespan_s"], end) and end >= plan["bound_memory_s"] >= plan["bound_s"]
+    last = max(r["timing"]["arrival_ns"] for r in good.values()) * 1e-9
+    assert plan["bound_s"] > last, "nothing ends before all have arrived"
 
 
 # ---- cases: functions of (program, folder) ----

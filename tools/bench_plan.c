@@ -102,7 +102,7 @@ static void bench_time(struct plan_input *input)
     for (int32_t n = 1000; n <= N_MAX; n *= 10) {
         struct plan plan;
         struct error err = {0};
-        struct cost_totals totals;
+        struct plan_bounds bounds;
         struct rusage usage;
         input->n_requests = n;
         uint64_t start_ns = clock_now_ns();
@@ -110,12 +110,10 @@ static void bench_time(struct plan_input *input)
         double taken_s = seconds_since(start_ns);
         getrusage(RUSAGE_SELF, &usage);
         double checked_s = time_check(&plan, input);
-        plan_totals(&totals, input);
-        uint64_t bound_ns = cost_bound_memory_ns(input->cost, &totals, input->options.n_slots,
-                                                 input->options.n_rows_max);
+        plan_bounds(&bounds, input);
         printf("| %d | %.2f | %ld | %.2f | %lld | %.3f |\n", n, taken_s, usage.ru_maxrss / 1024,
                checked_s, (long long)plan.n_iterations,
-               (double)plan.makespan_ns / (double)bound_ns);
+               (double)plan.makespan_ns / (double)bounds.memory_ns);
         fflush(stdout);
         plan_clear(&plan);
     }
@@ -125,20 +123,17 @@ static void print_row(const char *device, bool stops, const struct plan_input *i
                       const struct plan *plan)
 {
     static const char *const names[] = {"static", "fcfs", "planned"};
-    struct cost_totals totals;
+    struct plan_bounds bounds;
     struct arena scratch;
     if (!arena_create(&scratch, (size_t)1 << 24, NULL)) exit(1);
-    plan_totals(&totals, input);
+    plan_bounds(&bounds, input);
     double s = (double)plan->makespan_ns * 1e-9;
-    double memory_s =
-        1e-9 * (double)cost_bound_memory_ns(input->cost, &totals, plan->options.n_slots,
-                                            plan->options.n_rows_max);
     struct plan_latency latency = plan_latency(plan, &scratch);
     printf("| %s | %s | %s%s | %.1f | %.1f | %.3f | %.3f | %.0f | %.0f |\n", device,
            stops ? "stops" : "256 tokens", names[input->options.policy],
            plan->options.policy != input->options.policy ? " (fell back)" : "",
            (double)plan->n_tokens / s, (double)plan->total.n_rows / (double)plan->n_tokens,
-           s / memory_s, s / (1e-9 * (double)cost_bound_ns(input->cost, &totals)), latency.mean_s,
+           1e9 * s / (double)bounds.memory_ns, 1e9 * s / (double)bounds.plain_ns, latency.mean_s,
            latency.p99_s);
     arena_destroy(&scratch);
 }

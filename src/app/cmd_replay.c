@@ -98,7 +98,7 @@ static bool make_plans(struct replay *replay, struct error *err)
 {
     struct planning *planning = &replay->planning;
     struct plan_input *input = &planning->input;
-    assert(replay->planning.input.n_requests > 0);
+    assert(input->n_requests > 0);
     input->is_online = replay->options->online || !replay->has_profile;
     input->stop_after = planning->stops;
     if (replay->is_virtual) return planning_make(planning, err);
@@ -115,11 +115,11 @@ static void schedule(struct replay *replay, uint64_t start_ns)
 {
     assert(start_ns > 0);
     replay->style.start_ns = replay->resumed_ns = start_ns;
-    for (int32_t i = 0; i < replay->planning.input.n_requests; i++) {
+    const struct plan_input *input = &replay->planning.input;
+    for (int32_t i = 0; i < input->n_requests; i++) {
         struct request *request = &replay->planning.requests[i];
         struct prompt *prompt = request->line_state;
-        request->arrival_ns = request->admitted_ns =
-            start_ns + replay->planning.input.arrival_ns[i];
+        request->arrival_ns = request->admitted_ns = start_ns + input->arrival_ns[i];
         prompt->request = *request;
     }
 }
@@ -197,10 +197,10 @@ static bool put_answers(struct replay *replay, struct error *err)
     if (order == NULL) return false;
     assert(plan->n_requests == replay->planning.input.n_requests);
     schedule(replay, START_NS);
-    for (int32_t i = 0; i < replay->planning.input.n_requests; i++)
+    for (int32_t i = 0; i < plan->n_requests; i++)
         order[i] = i;
     qsort_r(order, (size_t)plan->n_requests, sizeof *order, compare_ends, plan->requests);
-    for (int32_t i = 0; i < replay->planning.input.n_requests; i++)
+    for (int32_t i = 0; i < plan->n_requests; i++)
         if (!put_answer(replay, order[i], err)) return false;
     return true;
 }
@@ -277,24 +277,24 @@ static bool run_engine(struct replay *replay, struct error *err)
     struct planning *planning = &replay->planning;
     struct plan *plan = &planning->results[0];
     struct plan_input input = planning->input;
-    assert(replay->planning.input.n_requests > 0);
+    assert(input.n_requests > 0);
     plan->n_requests = 0; /* as answers come */
     replay->style.start_unix_ns = clock_unix_ns();
     schedule(replay, clock_now_ns());
-    bool is_ok = executor_run(replay->engine.executor, replay->planning.requests,
-                              replay->planning.input.n_requests, &events, err);
+    bool is_ok =
+        executor_run(replay->engine.executor, planning->requests, input.n_requests, &events, err);
     note_iteration(replay);
     if (replay->tick_failure.code != ERROR_NONE) *err = replay->tick_failure;
     if (!is_ok && err->code == ERROR_STOPPED)
         error_set(err, ERROR_STOPPED, "stopped; answers done: %" PRId32 " of %" PRId32,
-                  plan->n_requests, replay->planning.input.n_requests);
+                  plan->n_requests, input.n_requests);
     if (!is_ok || !replay->has_profile) input.cost = NULL;
     if (plan->n_requests == 0 || (!is_ok && err->code != ERROR_STOPPED)) return is_ok;
-    struct plan_summary *summary = &planning->summaries[0];
-    bool is_summed_up = plan_summary_take(summary, plan, &input, 0, &planning->arena);
-    summary->policy = settings_policy(replay->options->policy);
-    summary->clock = replay->options->clock;
-    return is_summed_up ? is_ok : error_set(err, ERROR_UNAVAILABLE, "no memory for a summary");
+    planning->summaries[0] = (struct plan_summary){
+        .policy = settings_policy(replay->options->policy), .clock = replay->options->clock};
+    if (!plan_summary_take(&planning->summaries[0], plan, &input, 0, &planning->arena))
+        return error_set(err, ERROR_UNAVAILABLE, "not enough memory for a summary");
+    return is_ok;
 }
 
 /* Records that are done are written whatever happened. */

@@ -56,7 +56,7 @@ bool plan_summary_take(struct plan_summary *summary, const struct plan *plan,
     double *values = arena_try_push(scratch, (size_t)plan->n_iterations, sizeof *values);
     double held = 0, peak = 0, pool = (double)plan->options.n_slots;
     struct figures_spread rows;
-    struct cost_totals totals;
+    struct plan_bounds bounds;
     if (values == NULL || plan->n_iterations == 0) return false;
     for (int64_t i = 0; i < plan->n_iterations; i++) {
         const struct plan_iteration_record *record = &plan->iterations[i];
@@ -70,10 +70,9 @@ bool plan_summary_take(struct plan_summary *summary, const struct plan *plan,
     struct plan_latency latency = plan_latency(plan, scratch);
     double makespan = seconds(plan->makespan_ns), bound = NAN, bound_room = NAN;
     if (input->cost != NULL) {
-        plan_totals(&totals, input);
-        bound = seconds(cost_bound_ns(input->cost, &totals));
-        bound_room = seconds(cost_bound_memory_ns(input->cost, &totals, plan->options.n_slots,
-                                                  plan->options.n_rows_max));
+        plan_bounds(&bounds, input);
+        bound = seconds(bounds.plain_ns);
+        bound_room = seconds(bounds.memory_ns);
     }
     const struct planner_options *options = &plan->options;
     double n_rows = (double)plan->total.n_rows, n_tokens = (double)plan->n_tokens;
@@ -91,7 +90,8 @@ bool plan_summary_take(struct plan_summary *summary, const struct plan *plan,
                           makespan, bound,     bound_room, best,     speed,    mean,
                           p50,      p90,       p99,        batch,    target,   spent};
     static_assert(sizeof all == sizeof summary->values, "a value for each name");
-    *summary = (struct plan_summary){.plan = plan, .efficiency = best / 100};
+    summary->plan = plan;
+    summary->efficiency = best / 100;
     memcpy(summary->values, all, sizeof all);
     return true;
 }

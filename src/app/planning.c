@@ -143,11 +143,8 @@ static bool make_plan(struct planning *planning, enum policy policy, struct erro
     if (!is_ok) return false;
     input.options = plan->options;
     if (!plan_check(plan, &input, &planning->arena, err)) return false;
-    struct plan_summary *summary = &planning->summaries[i];
-    bool is_summed_up = plan_summary_take(summary, plan, &input, spent_ns, &planning->arena);
-    summary->policy = policy;
-    summary->clock = "virtual";
-    return is_summed_up ||
+    planning->summaries[i] = (struct plan_summary){.policy = policy, .clock = "virtual"};
+    return plan_summary_take(&planning->summaries[i], plan, &input, spent_ns, &planning->arena) ||
            error_set(err, ERROR_UNAVAILABLE, "not enough memory to summarise the plan");
 }
 

@@ -50,12 +50,10 @@ static enum line_status next_line(struct prompts *prompts, struct bytes *line, s
 
 static bool has_trace_options(const struct options *flags)
 {
-    static const enum option_id ids[] = {
-        OPTION_time_column, OPTION_prompt_column, OPTION_output_column, OPTION_time_unit,
-        OPTION_spread,      OPTION_rate,          OPTION_over_length};
     assert(flags != NULL);
-    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
-        if (options_is_set(flags, ids[i])) return true;
+    for (enum option_id id = 0; id < OPTION_COUNT; id++)
+        if (options_is_set(flags, id) && strcmp(options_info(id)->section, "Trace") == 0)
+            return true;
     return false;
 }
 

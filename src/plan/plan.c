@@ -264,25 +264,44 @@ struct plan_latency plan_latency(const struct plan *plan, struct arena *scratch)
     return found;
 }
 
-void plan_totals(struct cost_totals *totals, const struct plan_input *input)
+static void add_request(struct cost_totals *totals, const struct plan_input *input, int32_t i)
 {
-    *totals = (struct cost_totals){0};
-    for (int32_t i = 0; i < input->n_requests; i++) {
-        struct world_request world;
-        int64_t n_steps = 0;
-        enum step_outcome outcome = STEP_GOES_ON;
-        world_start(&world, input, i);
-        for (; outcome != STEP_END; n_steps++) {
-            struct step_shape shape;
-            phases_step(world.phases, world.block, world.step, &shape);
-            cost_add_step(&totals->load, world.phases, &shape, world.n_left);
-            totals->slot_steps += (int64_t)shape.n_cached * world.phases->n_twins;
-            outcome = world_step(&world);
-        }
-        totals->n_steps += n_steps;
-        if (n_steps > totals->longest_chain) totals->longest_chain = n_steps;
+    struct world_request world;
+    int64_t n_steps = 0;
+    enum step_outcome outcome = STEP_GOES_ON;
+    world_start(&world, input, i);
+    for (; outcome != STEP_END; n_steps++) {
+        struct step_shape shape;
+        phases_step(world.phases, world.block, world.step, &shape);
+        cost_add_step(&totals->load, world.phases, &shape, world.n_left);
+        totals->slot_steps += (int64_t)shape.n_cached * world.phases->n_twins;
+        outcome = world_step(&world);
     }
-    assert(totals->n_steps >= input->n_requests);
+    assert(n_steps > 0);
+    totals->n_steps += n_steps;
+    if (n_steps > totals->longest_chain) totals->longest_chain = n_steps;
+}
+
+static void raise_to(uint64_t *bound_ns, uint64_t ns)
+{
+    if (ns > *bound_ns) *bound_ns = ns;
+}
+
+void plan_bounds(struct plan_bounds *bounds, const struct plan_input *input)
+{
+    const struct planner_options *options = &input->options;
+    struct cost_totals *totals = &bounds->totals;
+    *bounds = (struct plan_bounds){0};
+    for (int32_t i = input->n_requests - 1; i >= 0; i--) {
+        uint64_t ns = arrival_of(input, i);
+        add_request(totals, input, i);
+        if (i > 0 && arrival_of(input, i - 1) == ns) continue;
+        raise_to(&bounds->plain_ns, ns + cost_bound_ns(input->cost, totals));
+        raise_to(
+            &bounds->memory_ns,
+            ns + cost_bound_memory_ns(input->cost, totals, options->n_slots, options->n_rows_max));
+    }
+    assert(bounds->totals.n_steps >= input->n_requests);
 }
 
 /* ---- candidates ---- */

@@ -93,8 +93,13 @@ struct plan_latency {
 };
 struct plan_latency plan_latency(const struct plan *plan, struct arena *scratch);
 
-/* Totals of all steps that the world will take, for the bounds of cost.h. */
-void plan_totals(struct cost_totals *totals, const struct plan_input *input);
+/* No schedule ends before: what arrives at some time or later is not begun before it, so that time
+ * and the bound of cost.h on that work, for the time that gives most. */
+struct plan_bounds {
+    uint64_t plain_ns, memory_ns; /* memory: with the input's rows and slots counted */
+    struct cost_totals totals;    /* of all steps that the world will take */
+};
+void plan_bounds(struct plan_bounds *bounds, const struct plan_input *input);
 
 /* Proves, for a plan with runs: each request's steps in order, exactly once, up to where the world
  * ends it; rows <= n_rows_max in each iteration; live extents never overlap and fit the pool;

@@ -49,7 +49,7 @@ void planner_reset(struct planner *planner, const struct planner_options *option
     }
     assert(planner->members);
     planner->n_members = planner->n_arrived = planner->n_ended = 0;
-    planner->n_running = planner->n_ready = planner->n_places = planner->batch_begin = 0;
+    planner->n_running = planner->n_ready = planner->n_places = 0;
     planner->n_surprises = planner->index = 0;
     planner->is_sorted = false;
     memset(planner->promised, 0, PLANNER_STEPS_MAX * sizeof *planner->promised);

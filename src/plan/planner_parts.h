@@ -52,9 +52,8 @@ struct planner {
     int32_t *promised;       /* [PLANNER_STEPS_MAX] rows of coming iterations, by index modulo */
     int64_t index;           /* of the iteration that is decided next */
     int64_t n_surprises;
-    bool is_sorted;      /* static: `ready` is in order */
-    int32_t n_places;    /* static: of the batch in work, and */
-    int32_t batch_begin; /* its first member in `running` */
+    bool is_sorted;   /* static: `ready` is in order */
+    int32_t n_places; /* static: of the batch in work */
 };
 
 /* Blocks that are expected to be needed from `block` on, itself counted, by the endings so far. */

@@ -110,22 +110,66 @@ Test(plan, every_policy_makes_plans_that_hold_and_that_no_bound_exceeds)
 {
     for (unsigned seed = 1; seed <= 150; seed++) {
         struct plan_input input = draw(seed, seed % 2 == 0);
-        struct cost_totals totals;
-        plan_totals(&totals, &input);
-        uint64_t bound_ns =
-            cost_bound_memory_ns(&cost, &totals, input.options.n_slots, input.options.n_rows_max);
-        cr_assert_geq(bound_ns, cost_bound_ns(&cost, &totals));
+        struct plan_bounds bounds;
+        plan_bounds(&bounds, &input);
+        cr_assert_geq(bounds.memory_ns, bounds.plain_ns);
         for (int policy = 0; policy < 3; policy++) {
             struct plan plan;
             input.options.policy = (enum policy)policy;
             make(&plan, &input, seed);
-            cr_assert_geq(plan.makespan_ns, bound_ns, "seed %u policy %d", seed, policy);
-            cr_assert_eq(plan.total.n_rows - plan.n_pad_rows, totals.load.n_rows, "seed %u", seed);
-            cr_assert_eq(plan.total.row_keys, totals.load.row_keys, "seed %u", seed);
+            cr_assert_geq(plan.makespan_ns, bounds.memory_ns, "seed %u policy %d", seed, policy);
+            cr_assert_eq(plan.total.n_rows - plan.n_pad_rows, bounds.totals.load.n_rows, "seed %u",
+                         seed);
+            cr_assert_eq(plan.total.row_keys, bounds.totals.load.row_keys, "seed %u", seed);
             cr_assert(policy == POLICY_STATIC || plan.n_pad_rows == 0);
             plan_clear(&plan);
         }
     }
+}
+
+Test(plan, bounds_know_that_work_cannot_begin_before_it_arrives)
+{
+    const uint64_t late_ns = UINT64_C(3600000000000);
+    struct plan_bounds at_once, bounds, lone;
+    struct plan_input input = draw(7, false);
+    int32_t n = input.n_requests;
+    cr_assert_gt(n, 1);
+    plan_bounds(&at_once, &input);
+    cr_assert_eq(at_once.plain_ns, cost_bound_ns(&cost, &at_once.totals));
+    cr_assert_eq(at_once.memory_ns,
+                 cost_bound_memory_ns(&cost, &at_once.totals, input.options.n_slots,
+                                      input.options.n_rows_max));
+
+    /* All together, but later. */
+    input.arrival_ns = arrival_ns;
+    for (int32_t i = 0; i < n; i++)
+        arrival_ns[i] = late_ns;
+    plan_bounds(&bounds, &input);
+    cr_assert_eq(bounds.plain_ns, late_ns + at_once.plain_ns);
+    cr_assert_eq(bounds.memory_ns, late_ns + at_once.memory_ns);
+
+    /* The last one alone, long after the others are done. */
+    for (int32_t i = 0; i < n - 1; i++)
+        arrival_ns[i] = 0;
+    struct plan_input last = input;
+    last.n_requests = 1;
+    last.phases = &phases[n - 1];
+    last.arrival_ns = NULL;
+    plan_bounds(&lone, &last);
+    plan_bounds(&bounds, &input);
+    cr_assert_eq(bounds.plain_ns, late_ns + lone.plain_ns);
+    cr_assert_eq(bounds.memory_ns, late_ns + lone.memory_ns);
+    cr_assert_eq(bounds.totals.n_steps, at_once.totals.n_steps);
+    struct plan plan;
+    make(&plan, &input, 7);
+    cr_assert_geq(plan.makespan_ns, bounds.memory_ns);
+    cr_assert_lt(plan.makespan_ns - late_ns, 2 * lone.memory_ns, "which is not far from it");
+    plan_clear(&plan);
+
+    /* So early that all the work is what counts. */
+    arrival_ns[n - 1] = 1;
+    plan_bounds(&bounds, &input);
+    cr_assert_eq(bounds.memory_ns, at_once.memory_ns);
 }
 
 Test(plan, the_same_input_gives_the_same_plan)
