@@ -10,6 +10,7 @@
 #include "plan/plan.h"
 
 #define N_MAX 100000
+#define SEEDS 8
 
 static const struct cost_shape llada = {.n_layers = 32,
                                         .hidden = 4096,
@@ -40,7 +41,7 @@ static double uniform(void)
 
 /* Prompts of about 370 tokens (p50) and 1,500 (p99), 256 tokens in blocks of 32; sparse, delay 1.
  */
-static void draw(int32_t n)
+static void draw(int32_t n, unsigned seed)
 {
     const struct phases_model model = {.n_positions = 4096};
     const struct decode_settings decode = {.gen_length = 256,
@@ -49,7 +50,7 @@ static void draw(int32_t n)
                                            .cache = CACHE_SPARSE,
                                            .retention = 0.5,
                                            .delay = 1};
-    srand(1);
+    srand(seed);
     for (int32_t i = 0; i < n; i++) {
         double normal = sqrt(-2 * log(uniform())) * cos(6.283185307 * uniform());
         double n_prompt = 370 * exp(0.6 * normal);
@@ -119,7 +120,7 @@ static void bench_time(struct plan_input *input)
     }
 }
 
-static void print_row(const char *device, bool stops, const struct plan_input *input,
+static void print_row(const char *device, unsigned seed, const struct plan_input *input,
                       const struct plan *plan)
 {
     static const char *const names[] = {"static", "fcfs", "planned"};
@@ -129,8 +130,8 @@ static void print_row(const char *device, bool stops, const struct plan_input *i
     plan_bounds(&bounds, input);
     double s = (double)plan->makespan_ns * 1e-9;
     struct plan_latency latency = plan_latency(plan, &scratch);
-    printf("| %s | %s | %s%s | %.1f | %.1f | %.3f | %.3f | %.0f | %.0f |\n", device,
-           stops ? "stops" : "256 tokens", names[input->options.policy],
+    printf("| %s | %u | %s | %s%s | %.1f | %.1f | %.3f | %.3f | %.0f | %.0f |\n", device, seed,
+           input->stop_after ? "stops" : "256 tokens", names[input->options.policy],
            plan->options.policy != input->options.policy ? " (fell back)" : "",
            (double)plan->n_tokens / s, (double)plan->total.n_rows / (double)plan->n_tokens,
            1e9 * s / (double)bounds.memory_ns, 1e9 * s / (double)bounds.plain_ns, latency.mean_s,
@@ -138,7 +139,7 @@ static void print_row(const char *device, bool stops, const struct plan_input *i
     arena_destroy(&scratch);
 }
 
-static void bench_policies(struct plan_input *input, const struct device *device)
+static void bench_policies(struct plan_input *input, const struct device *device, unsigned seed)
 {
     for (int stops = 0; stops < 2; stops++) {
         input->stop_after = stops ? stop_after : NULL;
@@ -147,7 +148,7 @@ static void bench_policies(struct plan_input *input, const struct device *device
             struct error err = {0};
             input->options.policy = (enum policy)policy;
             if (!plan_make_best(&plan, input, &err)) exit(puts(err.message));
-            print_row(device->name, stops, input, &plan);
+            print_row(device->name, seed, input, &plan);
             plan_clear(&plan);
         }
     }
@@ -159,7 +160,7 @@ int main(int argc, char **argv)
     struct cost_model cost;
     struct cost_profile profile;
     struct plan_input input = {.cost = &cost, .phases = phases, .n_requests = 200};
-    draw(N_MAX);
+    draw(N_MAX, 1);
     fill_profile(&profile, &devices[0], half_rows);
     cost_init(&cost, &profile, &llada);
     input.options = (struct planner_options){.policy = POLICY_PLANNED,
@@ -169,15 +170,18 @@ int main(int argc, char **argv)
     bench_time(&input);
     input.keeps_runs = false;
     input.n_requests = 200;
-    printf(
-        "\n| device | outputs | policy | tokens/s | PPT | of the bound with memory | of the plain "
-        "bound | mean, s | p99, s |\n|---|---|---|---|---|---|---|---|---|\n");
+    printf("\n| device | seed | outputs | policy | tokens/s | PPT | of the bound with memory | of "
+           "the plain "
+           "bound | mean, s | p99, s |\n|---|---|---|---|---|---|---|---|---|---|\n");
     for (size_t i = 0; i < sizeof devices / sizeof devices[0]; i++) {
         fill_profile(&profile, &devices[i], half_rows);
         cost_init(&cost, &profile, &llada);
         input.options = (struct planner_options){.n_rows_max = devices[i].n_rows_max,
                                                  .n_slots = slots_of(&devices[i], &cost)};
-        bench_policies(&input, &devices[i]);
+        for (unsigned seed = 1; seed <= SEEDS; seed++) {
+            draw(200, seed);
+            bench_policies(&input, &devices[i], seed);
+        }
     }
     return 0;
 }

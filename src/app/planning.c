@@ -111,24 +111,6 @@ void planning_close(struct planning *planning)
 
 /* ---- plans ---- */
 
-/* What a candidate would gain by knowing stops or arrivals ahead, the planner cannot choose it for.
- * static is what others are compared with: it gets the size that is best in hindsight. */
-static bool make_best(struct plan *plan, struct plan_input input, struct error *err)
-{
-    bool is_blind = input.options.policy != POLICY_STATIC;
-    assert(input.n_requests > 0);
-    if (is_blind && input.is_online) return plan_make(plan, &input, err);
-    if (!is_blind || input.stop_after == NULL) return plan_make_best(plan, &input, err);
-    struct plan_input expected = input;
-    struct plan found = {0};
-    expected.stop_after = NULL;
-    expected.keeps_runs = false;
-    if (!plan_make_best(&found, &expected, err)) return false;
-    input.options = found.options;
-    plan_clear(&found);
-    return plan_make(plan, &input, err);
-}
-
 static bool make_plan(struct planning *planning, enum policy policy, struct error *err)
 {
     int32_t i = planning->n_results;
@@ -138,7 +120,7 @@ static bool make_plan(struct planning *planning, enum policy policy, struct erro
     assert(i < PLANNING_RESULTS);
     input.options.policy = policy;
     planning->n_results++;
-    bool is_ok = make_best(plan, input, err);
+    bool is_ok = plan_make_best(plan, &input, err);
     uint64_t spent_ns = clock_now_ns() - begin_ns;
     if (!is_ok) return false;
     input.options = plan->options;

@@ -352,19 +352,31 @@ static int32_t list_candidates(const struct plan_input *input, struct planner_op
     return n;
 }
 
+/* The input as a policy may judge candidates by it: without what it could not know. */
+static struct plan_input foreseen(const struct plan_input *input)
+{
+    struct plan_input seen = *input;
+    seen.keeps_runs = false;
+    if (seen.n_requests > CANDIDATE_SAMPLE) seen.n_requests = CANDIDATE_SAMPLE;
+    assert(seen.n_requests > 0);
+    if (input->options.policy == POLICY_STATIC) return seen;
+    seen.stop_after = NULL;
+    seen.tokens_per_step = input->options.tokens_per_step;
+    return seen;
+}
+
 bool plan_make_best(struct plan *plan, const struct plan_input *input, struct error *err)
 {
     struct planner_options candidates[CANDIDATES_MAX];
-    struct plan_input trial = *input;
+    struct plan_input trial = foreseen(input);
     struct arena scratch;
-    int32_t n = list_candidates(input, candidates), best = 0;
+    bool looks_ahead = !input->is_online || input->options.policy == POLICY_STATIC;
+    int32_t n = looks_ahead ? list_candidates(input, candidates) : 1, best = 0;
     double least = 0;
-    assert(n > 0);
+    if (n == 1) return plan_make(plan, input, err);
     if (!arena_create(&scratch, (size_t)input->n_requests * sizeof(double) + 64, err)) return false;
-    trial.keeps_runs = false;
-    if (trial.n_requests > CANDIDATE_SAMPLE) trial.n_requests = CANDIDATE_SAMPLE;
     bool ok = true;
-    for (int32_t i = 0; ok && n > 1 && i < n; i++) {
+    for (int32_t i = 0; ok && i < n; i++) {
         struct plan made;
         trial.options = candidates[i];
         ok = plan_make(&made, &trial, err);

@@ -82,9 +82,11 @@ bool plan_open(struct plan *plan, const struct plan_input *input, struct error *
 struct plan_iteration_record *plan_add_iteration(struct plan *plan);
 
 /* Several candidates: row targets for POLICY_PLANNED, batch sizes for POLICY_STATIC. Keeps the one
- * that the objective likes best; under POLICY_PLANNED also fcfs and static are tried, so it is
- * never worse than they are. `plan->options` says which it is. Candidates are judged by the first
- * requests where there are very many. */
+ * that the objective likes best; under POLICY_PLANNED also fcfs and static are tried, so as far as
+ * all ends as foreseen it is never worse than they are. `plan->options` says which it is.
+ * Candidates are judged by the first requests where there are very many, and without stops; online,
+ * where arrivals are not known either, there is one. But static, which others are compared with,
+ * gets the size that is best in hindsight. */
 bool plan_make_best(struct plan *plan, const struct plan_input *input, struct error *err);
 
 /* Latencies from arrival to end. */

@@ -312,6 +312,9 @@ Test(plan, the_best_of_the_candidates_is_never_worse_than_the_baselines)
         struct plan best, plain;
         enum objective objective = input.options.objective;
         input.options.policy = POLICY_PLANNED;
+        input.stop_after = NULL;
+        input.is_online = false;
+        input.tokens_per_step = input.options.tokens_per_step;
         cr_assert(plan_make_best(&best, &input, &err), "%s", err.message);
         cr_assert(plan_check(&best, &input, &scratch, &err), "seed %u: %s", seed, err.message);
         double least = badness(&best, objective);
@@ -324,6 +327,30 @@ Test(plan, the_best_of_the_candidates_is_never_worse_than_the_baselines)
             plan_clear(&plain);
         }
         plan_clear(&best);
+    }
+}
+
+Test(plan, candidates_are_chosen_without_hindsight)
+{
+    for (unsigned seed = 950; seed < 980; seed++) {
+        struct plan_input input = draw(seed, seed % 2 == 0);
+        struct planner_options chosen[3];
+        input.options.policy = POLICY_PLANNED;
+        for (int i = 0; i < 3; i++) {
+            struct plan plan;
+            struct error err = {0};
+            input.stop_after = i == 1 ? stop_after : NULL;
+            input.is_online = i == 2;
+            input.tokens_per_step = 1 + i;
+            cr_assert(plan_make_best(&plan, &input, &err), "seed %u: %s", seed, err.message);
+            chosen[i] = plan.options;
+            plan_clear(&plan);
+        }
+        cr_assert_eq(chosen[0].policy, chosen[1].policy, "seed %u", seed);
+        cr_assert_eq(chosen[0].n_rows_target, chosen[1].n_rows_target, "seed %u", seed);
+        cr_assert_eq(chosen[0].n_running_max, chosen[1].n_running_max, "seed %u", seed);
+        cr_assert_eq(chosen[2].policy, POLICY_PLANNED, "seed %u", seed);
+        cr_assert_eq(chosen[2].n_rows_target, 0, "seed %u", seed);
     }
 }
 
