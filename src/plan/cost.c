@@ -96,6 +96,18 @@ uint64_t cost_iteration_ns(const struct cost_model *model, const struct iteratio
     return (uint64_t)(model->profile.base_ns + 1e9 * s + 0.5);
 }
 
+int32_t cost_rows_reaching(const struct cost_model *model, double share)
+{
+    int32_t most = model->profile.rates[model->profile.n_rates - 1].n_rows, n = 1;
+    double s = 1e-9 * (double)cost_iteration_ns(model, &(struct iteration_load){.n_rows = most});
+    assert(share > 0 && share <= 1);
+    for (double wanted = share * most / s; n < most; n++) {
+        s = 1e-9 * (double)cost_iteration_ns(model, &(struct iteration_load){.n_rows = n});
+        if (n / s >= wanted) break;
+    }
+    return n;
+}
+
 /* Below the last row of the table a rate may fall at the edge of a tile, so that the work crosses
  * the time to read several times: the last crossing counts. */
 int32_t cost_knee_rows(const struct cost_model *model)
@@ -118,21 +130,48 @@ int32_t cost_knee_rows(const struct cost_model *model)
 
 /* ---- lower bounds ---- */
 
-/* All work at the best rates of up to n_rows_max rows, in n_iterations that each cost t0 and the
- * weights. Within an iteration linear work and weights overlap, so the larger of the sums bounds.
- */
+/* At least what n_rows rows of `flops` each take in n_iterations or more, each of 1 to n_rows_max
+ * rows: where r rows always take a + b r or more (a, b >= 0), all take a n_iterations + b n_rows or
+ * more. Of the lines through two points of the curve the best one counts. Rates are taken as if
+ * they never fell: between rows of the table the curve is then concave, or falls itself, so that it
+ * is above every line that those rows are above. */
+static double spread_s(const struct cost_profile *profile, double flops, double n_rows,
+                       double n_iterations, int32_t n_rows_max)
+{
+    double rows[COST_RATES_MAX + 2] = {1, n_rows_max}, s[COST_RATES_MAX + 2];
+    double least = n_rows * flops / best_rate(profile, n_rows_max);
+    int32_t n = 2;
+    for (int32_t i = 0; i < profile->n_rates; i++)
+        if (profile->rates[i].n_rows < n_rows_max) rows[n++] = profile->rates[i].n_rows;
+    assert(n <= COST_RATES_MAX + 2);
+    for (int32_t i = 0; i < n; i++)
+        s[i] = rows[i] * flops / best_rate(profile, (int32_t)rows[i]);
+    for (int32_t i = 0; i < n * n; i++) {
+        double from = rows[i / n], to = rows[i % n];
+        if (from >= to) continue;
+        double b = (s[i % n] - s[i / n]) / (to - from), a = s[i % n] - b * to;
+        for (int32_t k = 0; k < n; k++)
+            a = fmin(a, s[k] - b * rows[k]);
+        if (a >= 0 && b >= 0) least = fmax(least, a * n_iterations + b * n_rows);
+    }
+    return least;
+}
+
+/* All work in n_iterations that each cost t0, the weights, and rates as low as their few rows have.
+ * Within an iteration linear work and weights overlap, so the larger of the sums bounds. */
 static double work_s(const struct cost_model *model, const struct cost_totals *totals,
                      double n_iterations, int32_t n_rows_max)
 {
     const struct cost_profile *profile = &model->profile;
-    double best = best_rate(profile, n_rows_max);
-    assert(best > 0);
-    double linear = fmax((double)totals->load.n_rows * model->linear_flops_per_row / best,
+    const struct iteration_load *load = &totals->load;
+    assert(n_iterations >= 1);
+    double linear = fmax(spread_s(profile, model->linear_flops_per_row, (double)load->n_rows,
+                                  n_iterations, n_rows_max),
                          n_iterations * model->linear_bytes / profile->bytes_per_s);
-    double head = fmax((double)totals->load.n_picks * model->head_flops_per_pick / best,
+    double head = fmax(spread_s(profile, model->head_flops_per_pick, (double)load->n_picks,
+                                n_iterations, n_rows_max),
                        n_iterations * model->head_bytes / profile->bytes_per_s);
-    return n_iterations * profile->base_ns * 1e-9 + linear + head +
-           attention_s(model, &totals->load);
+    return n_iterations * profile->base_ns * 1e-9 + linear + head + attention_s(model, load);
 }
 
 uint64_t cost_bound_ns(const struct cost_model *model, const struct cost_totals *totals)

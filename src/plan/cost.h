@@ -71,6 +71,10 @@ uint64_t cost_iteration_ns(const struct cost_model *model, const struct iteratio
 /* Rows from which on the linear work of an iteration takes longer than reading the weights. */
 int32_t cost_knee_rows(const struct cost_model *model);
 
+/* Least rows of an iteration that get through at least this share of the rows per second that the
+ * most of the table do. */
+int32_t cost_rows_reaching(const struct cost_model *model, double share);
+
 /* ---- lower bounds ---- */
 
 /* Sums over all steps of all requests, filled by whoever knows the steps (plan/plan.c). */
@@ -81,8 +85,8 @@ struct cost_totals {
     int64_t n_steps;
 };
 
-/* No schedule is faster (ns): all work at the best rates, in at least as many iterations as the
- * longest chain has steps, each of which costs t0 and reads the weights. */
+/* No schedule is faster (ns): in at least as many iterations as the longest chain has steps, each
+ * of which costs t0 and reads the weights, all work at the best rates that so many allow. */
 uint64_t cost_bound_ns(const struct cost_model *model, const struct cost_totals *totals);
 
 /* The same, counting memory and room: also at least slot_steps / n_slots and rows / n_rows_max

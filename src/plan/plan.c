@@ -269,12 +269,15 @@ static void add_request(struct cost_totals *totals, const struct plan_input *inp
     struct world_request world;
     int64_t n_steps = 0;
     enum step_outcome outcome = STEP_GOES_ON;
+    bool was_reuse = false;
     world_start(&world, input, i);
     for (; outcome != STEP_END; n_steps++) {
         struct step_shape shape;
         phases_step(world.phases, world.block, world.step, &shape);
         cost_add_step(&totals->load, world.phases, &shape, world.n_left);
-        totals->slot_steps += (int64_t)shape.n_cached * world.phases->n_twins;
+        int64_t n_slots = (int64_t)shape.n_cached * world.phases->n_twins;
+        totals->slot_steps += shape.sees_kept && !was_reuse ? 2 * n_slots : n_slots;
+        was_reuse = shape.sees_kept;
         outcome = world_step(&world);
     }
     assert(n_steps > 0);

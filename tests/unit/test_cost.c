@@ -1,5 +1,7 @@
 /* The cost model's formulas on numbers that can be checked by hand, and bounds that bound. */
 #include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
 
 #include "plan/cost.h"
 
@@ -101,4 +103,88 @@ Test(cost, the_bound_with_memory_is_the_larger_one)
     cr_assert_eq(cost_bound_memory_ns(&model, &totals, 400, 100), plain);
     cr_assert_gt(cost_bound_memory_ns(&model, &totals, 40, 100), plain);
     cr_assert_gt(cost_bound_memory_ns(&model, &totals, 400, 20), plain);
+}
+
+/* Rates that fall in places, as at the edges of tiles. */
+static void draw_profile(struct cost_profile *profile)
+{
+    *profile = make_profile();
+    profile->base_ns = rand() % 1000;
+    profile->bytes_per_s = 1e7 * (1 + rand() % 100);
+    profile->n_rates = 1 + rand() % 6;
+    int32_t n_rows = 0;
+    for (int32_t i = 0; i < profile->n_rates; i++) {
+        n_rows += 1 + rand() % 40;
+        profile->rates[i] = (struct cost_rate){n_rows, 1e8 * (1 + rand() % 50)};
+    }
+}
+
+Test(cost, no_way_to_share_out_the_work_beats_the_bound)
+{
+    double closest = 1e9;
+    for (unsigned seed = 1; seed <= 2000; seed++) {
+        struct cost_profile profile;
+        struct cost_model model;
+        struct cost_totals totals = {0};
+        uint64_t sum_ns = 0;
+        srand(seed);
+        draw_profile(&profile);
+        cost_init(&model, &profile, &shape);
+        int32_t n_rows_max = 1 + rand() % 150, few = 1 + rand() % n_rows_max, n = 1 + rand() % 30;
+        for (int32_t i = 0; i < n; i++) {
+            int32_t rows = rand() % 2 ? 1 + rand() % n_rows_max : few;
+            struct iteration_load load = {.n_rows = rows,
+                                          .n_picks = 1 + rand() % rows,
+                                          .row_keys = (int64_t)rows * rows,
+                                          .cached_rows = rows};
+            sum_ns += cost_iteration_ns(&model, &load);
+            totals.load.n_rows += load.n_rows;
+            totals.load.n_picks += load.n_picks;
+            totals.load.row_keys += load.row_keys;
+            totals.load.cached_rows += load.cached_rows;
+        }
+        totals.slot_steps = 10 * n;
+        totals.longest_chain = 1;
+        totals.n_steps = n;
+        uint64_t bound_ns = cost_bound_memory_ns(&model, &totals, 10, n_rows_max);
+        cr_assert_geq(sum_ns + (uint64_t)n, bound_ns, "seed %u", seed); /* each is rounded */
+        closest = fmin(closest, (double)sum_ns / (double)bound_ns);
+    }
+    cr_assert_lt(closest, 1.01);
+}
+
+Test(cost, few_rows_an_iteration_are_slow_in_the_bound_too)
+{
+    struct cost_profile profile = make_profile();
+    struct cost_model model;
+    profile.rates[0] = (struct cost_rate){1, 1e8};
+    profile.rates[1] = (struct cost_rate){100, 1e10};
+    cost_init(&model, &profile, &shape);
+    /* 1000 rows in 100 iterations: 10 rows at 1e9 take as long as 1 at 1e8. */
+    struct cost_totals totals = {.load = {.n_rows = 1000, .n_picks = 100},
+                                 .longest_chain = 1,
+                                 .slot_steps = 100,
+                                 .n_steps = 100};
+    struct iteration_load load = {.n_rows = 10, .n_picks = 1};
+    double even = 100 * (double)cost_iteration_ns(&model, &load);
+    double bound = (double)cost_bound_memory_ns(&model, &totals, 1, 100);
+    cr_assert_float_eq(bound / even, 1, 0.05, "%g", bound / even);
+}
+
+Test(cost, rows_that_reach_a_share_of_the_best_throughput)
+{
+    struct cost_profile profile = make_profile();
+    struct cost_model model;
+    cost_init(&model, &profile, &shape);
+    struct iteration_load most = {.n_rows = 30};
+    double best = 30 / (double)cost_iteration_ns(&model, &most);
+    cr_assert_eq(cost_rows_reaching(&model, 1), 30);
+    for (int32_t tenths = 1; tenths < 10; tenths++) {
+        int32_t n = cost_rows_reaching(&model, tenths / 10.0);
+        for (int32_t i = 1; i <= n; i++) {
+            struct iteration_load load = {.n_rows = i};
+            double share = i / (double)cost_iteration_ns(&model, &load) / best;
+            cr_assert_eq(share >= tenths / 10.0, i == n, "%d tenths, %d rows", tenths, i);
+        }
+    }
 }
