@@ -32,7 +32,7 @@ static const struct figure figures[] = {
     {"latency_p90_s", "  p90 s", 3},
     {"latency_p99_s", "  p99 s", 3},
     {"batch_size", "requests at a time (0: any)", 0},
-    {"rows_target", "starts no block beyond rows", 0},
+    {"rows_target", "starts blocks below rows", 0},
     {"planning_s", "planning, s", 3},
 };
 static_assert(sizeof figures / sizeof *figures == PLAN_SUMMARY_FIGURES, "a name for each value");

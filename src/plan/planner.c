@@ -87,19 +87,25 @@ bool planner_check(const struct planner_options *options, const struct phases *p
     return true;
 }
 
-double planner_expected_blocks(const struct planner *planner, const struct phases *phases,
-                               int32_t block)
+double planner_blocks_ahead(const struct planner *planner, const struct phases *phases,
+                            int32_t block)
 {
     const struct endings *endings = &planner->endings;
-    double expected = 0, survives = 1;
+    double expected = 0, survives = 1, least = phases->n_blocks - block;
+    double usual = (double)endings->n_stopped_all / ((double)endings->n_entered_all + 1);
     assert(block < phases->n_blocks);
     for (int32_t b = block; b < phases->n_blocks; b++) {
         int32_t i = b < PLANNER_BLOCKS_MAX ? b : PLANNER_BLOCKS_MAX - 1;
+        bool is_last = b + 1 == phases->n_blocks;
         expected += survives;
-        /* One imagined request that went on: few observations decide little. */
-        survives *= 1 - (double)endings->n_stopped[i] / ((double)endings->n_entered[i] + 1);
+        /* One imagined request that went the usual way: few observations decide little, and blocks
+         * that nobody has reached yet are worth a try. */
+        survives *=
+            1 - ((double)endings->n_stopped[i] + usual) / ((double)endings->n_entered[i] + 1);
+        double ended = is_last ? 1 : 1 - survives;
+        if (expected < least * ended) least = expected / ended;
     }
-    return expected;
+    return least;
 }
 
 /* ---- arrivals ---- */
@@ -186,6 +192,8 @@ static void count_ending(struct planner *planner, const struct member *member, b
     assert(member->block >= 0);
     planner->endings.n_entered[i]++;
     planner->endings.n_stopped[i] += stopped;
+    planner->endings.n_entered_all++;
+    planner->endings.n_stopped_all += stopped;
 }
 
 void planner_report(struct planner *planner, int32_t request, enum step_outcome outcome,

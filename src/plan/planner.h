@@ -30,7 +30,7 @@ enum policy { POLICY_STATIC, POLICY_FCFS, POLICY_PLANNED };
 
 enum objective {
     OBJECTIVE_MAKESPAN, /* longest remaining chain first, so that all end together */
-    OBJECTIVE_MEAN,     /* least expected remaining work first */
+    OBJECTIVE_MEAN,     /* least work for a likely end first, by the ends that were seen */
     OBJECTIVE_TAIL,     /* in order of arrival */
 };
 
@@ -41,12 +41,13 @@ struct planner_options {
     int32_t n_requests_max; /* that planner_add may bring */
     int32_t n_running_max;  /* static: size of a batch; fcfs: requests admitted; 0: no limit */
     int64_t n_slots;        /* of the KV pool, per layer */
-    int32_t n_rows_target;  /* planned: starts no block beyond these rows; 0: n_rows_max */
+    int32_t n_rows_target;  /* planned: starts blocks below so many rows; 0: n_rows_max */
     double tokens_per_step; /* expected of open-ended blocks (threshold, factor); at least 1 */
     /* Mechanisms that can be switched off, for ablations. All false: the policy as it is meant. */
-    bool no_parking;  /* planned: a request keeps its turn and its slots from block to block */
-    bool no_backfill; /* planned: the first that does not fit ends the choice */
-    bool no_promises; /* planned: extents are held from a block's first step on */
+    bool no_parking;    /* planned: a request keeps its turn and its slots from block to block */
+    bool no_backfill;   /* planned: the first that does not fit ends the choice */
+    bool no_promises;   /* planned: extents are held from a block's first step on */
+    bool no_staggering; /* planned: all of a block's iterations have room for its widest step */
 };
 
 /* Most steps of one block. */

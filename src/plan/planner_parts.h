@@ -35,6 +35,8 @@ struct member {
  * stops. */
 struct endings {
     int64_t n_entered[PLANNER_BLOCKS_MAX], n_stopped[PLANNER_BLOCKS_MAX];
+    int64_t n_entered_all, n_stopped_all;
+    int64_t n_known; /* entered, when keys were renewed */
 };
 
 struct planner {
@@ -56,9 +58,11 @@ struct planner {
     int32_t n_places; /* static: of the batch in work */
 };
 
-/* Blocks that are expected to be needed from `block` on, itself counted, by the endings so far. */
-double planner_expected_blocks(const struct planner *planner, const struct phases *phases,
-                               int32_t block);
+/* Blocks, from `block` on, that it takes on average to bring one request like it to its end: those
+ * expected within the horizon that is best for it, over the chance to end in there, by the endings
+ * so far. Least first is Gittins' order. */
+double planner_blocks_ahead(const struct planner *planner, const struct phases *phases,
+                            int32_t block);
 
 /* The member's next step becomes item `iteration->n_items`. */
 void planner_add_item(struct planner *planner, int32_t number, struct plan_iteration *iteration);

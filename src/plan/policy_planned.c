@@ -8,6 +8,7 @@
  * No deadlock: what outlives a block holds all that its next blocks need, and goes first; without
  * such, an idle machine is an empty pool, in which any request fits. */
 #include <assert.h>
+#include <string.h>
 
 #include "plan/planner_parts.h"
 
@@ -18,7 +19,7 @@
 
 static double work_left(const struct planner *planner, const struct member *member)
 {
-    double n_blocks = planner_expected_blocks(planner, member->phases, member->block);
+    double n_blocks = planner_blocks_ahead(planner, member->phases, member->block);
     struct step_shape first, last;
     phases_step(member->phases, member->block, 0, &first);
     phases_step(member->phases, member->block, member->n_steps - 1, &last);
@@ -89,10 +90,11 @@ static int32_t *promised_at(struct planner *planner, int64_t index)
     return &planner->promised[index % PLANNER_STEPS_MAX];
 }
 
-static int32_t rows_of(const struct member *member, int32_t step)
+/* Its first step has the most rows. */
+static int32_t rows_of(const struct planner *planner, const struct member *member, int32_t step)
 {
     struct step_shape shape;
-    phases_step(member->phases, member->block, step, &shape);
+    phases_step(member->phases, member->block, planner->options.no_staggering ? 0 : step, &shape);
     assert(shape.n_rows > 0);
     return shape.n_rows * member->phases->n_twins;
 }
@@ -102,7 +104,7 @@ static bool rows_fit(struct planner *planner, const struct member *member)
     assert(member->n_steps <= PLANNER_STEPS_MAX);
     for (int32_t step = 0; step < member->n_steps; step++) {
         int32_t promised = *promised_at(planner, planner->index + step);
-        if (promised + rows_of(member, step) > planner->options.n_rows_max) return false;
+        if (promised + rows_of(planner, member, step) > planner->options.n_rows_max) return false;
         /* Behind the last promise, nothing else is. */
         if (promised == 0 && step > 0 && planner->n_running == 0) break;
     }
@@ -115,7 +117,7 @@ static void promise(struct planner *planner, const struct member *member, int32_
 {
     assert(sign == 1 || sign == -1);
     for (int32_t step = begin; step < member->n_steps; step++, index++)
-        *promised_at(planner, index) += sign * rows_of(member, step);
+        *promised_at(planner, index) += sign * rows_of(planner, member, step);
 }
 
 void policy_planned_shorten(struct planner *planner, struct member *member)
@@ -159,25 +161,40 @@ static bool place(struct planner *planner, struct member *member)
 static bool start(struct planner *planner, int32_t number)
 {
     struct member *member = &planner->members[number];
-    const struct planner_options *options = &planner->options;
-    int32_t now = *promised_at(planner, planner->index), first = rows_of(member, 0);
-    int32_t target = options->n_rows_target > 0 ? options->n_rows_target : options->n_rows_max;
-    if (now > 0 && now + first > target) return false;
     if (!rows_fit(planner, member) || !place(planner, member)) return false;
+    assert(member->state == MEMBER_READY);
     promise(planner, member, 0, planner->index, 1);
     member->state = MEMBER_RUNNING;
     planner->running[planner->n_running++] = number;
     return true;
 }
 
+/* Keys are as old as what was known when they were made: all anew once a quarter more is known. */
+static void renew_keys(struct planner *planner)
+{
+    struct endings *endings = &planner->endings;
+    int32_t n = planner->n_ready;
+    if (planner->options.objective != OBJECTIVE_MEAN) return;
+    if (endings->n_entered_all < endings->n_known + endings->n_known / 4 + 1) return;
+    assert(n <= planner->options.n_requests_max);
+    endings->n_known = endings->n_entered_all;
+    memcpy(planner->aside, planner->ready, (size_t)n * sizeof *planner->aside);
+    planner->n_ready = 0;
+    for (int32_t i = 0; i < n; i++)
+        policy_planned_ready(planner, planner->aside[i]);
+}
+
 static void start_all(struct planner *planner)
 {
+    const struct planner_options *options = &planner->options;
+    const int32_t *promised = promised_at(planner, planner->index);
+    int32_t target = options->n_rows_target > 0 ? options->n_rows_target : options->n_rows_max;
     int32_t n_aside = 0;
-    while (planner->n_ready > 0 && n_aside < LOOK_AHEAD) {
+    while (planner->n_ready > 0 && n_aside < LOOK_AHEAD && *promised < target) {
         int32_t number = pop(planner);
         if (start(planner, number)) continue;
         planner->aside[n_aside++] = number;
-        if (planner->options.no_backfill) break;
+        if (options->no_backfill) break;
     }
     assert(n_aside <= LOOK_AHEAD);
     for (int32_t i = 0; i < n_aside; i++)
@@ -187,9 +204,10 @@ static void start_all(struct planner *planner)
 void policy_planned_choose(struct planner *planner, struct plan_iteration *iteration)
 {
     assert(iteration->n_items == 0);
+    renew_keys(planner);
     start_all(planner);
     for (int32_t i = 0; i < planner->n_running; i++)
         planner_add_item(planner, planner->running[i], iteration);
-    assert(iteration->n_rows == *promised_at(planner, planner->index));
+    assert(iteration->n_rows <= *promised_at(planner, planner->index));
     *promised_at(planner, planner->index) = 0;
 }

@@ -153,6 +153,65 @@ Test(planner, shortest_first_when_the_mean_counts_longest_first_for_the_makespan
     }
 }
 
+/* One at a time, blocks of one step. `ends` are the blocks in which requests end, in the order in
+ * which they are added; the order in which blocks were run, a request's number each. */
+static void run_alone(struct planner *planner, const struct phases *phases, const char *ends,
+                      char *order)
+{
+    struct plan_iteration iteration;
+    for (size_t i = 0; i < strlen(ends); i++)
+        planner_add(planner, &(struct planner_request){.phases = phases});
+    while (next(planner, &iteration) == PLANNER_ITERATION) {
+        const struct plan_item *item = &iteration.items[0];
+        cr_assert_eq(iteration.n_items, 1);
+        *order++ = (char)('0' + item->request);
+        bool goes_on = item->block < ends[item->request] - '0';
+        planner_report(planner, item->request, goes_on ? STEP_BLOCK : STEP_END, item->block + 1);
+    }
+    *order = '\0';
+}
+
+Test(planner, what_was_seen_of_stops_decides_who_is_likely_to_end_first)
+{
+    const struct {
+        const char *ends, *order;
+    } cases[] = {
+        {"333", "000011112222"},             /* nobody stops: who has begun has least left */
+        {"000030000", "012345678444"},       /* most stop in the first block: new ones go first, */
+        {"111111111", "001122334455667788"}, /* in the second: who has begun; and the second */
+    };                                       /* block is tried before all have seen the first */
+    struct phases phases = make_phases(12, 32, CACHE_NONE);
+    phases.steps_per_block = 1;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct planner *planner = make((struct planner_options){
+            .policy = POLICY_PLANNED, .objective = OBJECTIVE_MEAN, .n_rows_max = 44});
+        char order[64];
+        run_alone(planner, &phases, cases[i].ends, order);
+        cr_expect_str_eq(order, cases[i].order, "%s: %s", cases[i].ends, order);
+        arena_destroy(&arena);
+    }
+}
+
+Test(planner, without_staggering_a_block_has_room_for_its_widest_step_throughout)
+{
+    for (int is_off = 0; is_off < 2; is_off++) {
+        struct planner *planner = make((struct planner_options){.policy = POLICY_PLANNED,
+                                                                .objective = OBJECTIVE_TAIL,
+                                                                .n_rows_max = 60,
+                                                                .n_slots = 1000,
+                                                                .no_staggering = is_off == 1});
+        struct phases phases = make_phases(32, 8, CACHE_DUAL);
+        struct plan_iteration iteration;
+        for (int32_t i = 0; i < 2; i++)
+            planner_add(planner, &(struct planner_request){.phases = &phases});
+        cr_assert_eq(next(planner, &iteration), PLANNER_ITERATION);
+        planner_report(planner, iteration.items[0].request, STEP_GOES_ON, 0);
+        cr_assert_eq(next(planner, &iteration), PLANNER_ITERATION);
+        cr_expect_eq(iteration.n_items, is_off ? 1 : 2);
+        arena_destroy(&arena);
+    }
+}
+
 /* Takes iterations until all have ended, each block of all its steps; at most `n_max` iterations.
  * Calls `look` after each decision. */
 static int32_t run_all(struct planner *planner, const struct phases *phases, int32_t n_max,
