@@ -34,6 +34,9 @@ void planner_create(struct planner **planner, const struct planner_options *opti
         .promised = arena_push(arena, PLANNER_STEPS_MAX, sizeof *made->promised),
     };
     if (!(made->options.tokens_per_step >= 1)) made->options.tokens_per_step = 1;
+    /* Whoever passes, or takes the slots of one that is parked, makes the last ones later. */
+    if (options->objective == OBJECTIVE_TAIL)
+        made->options.no_parking = made->options.no_backfill = true;
     extents_create(&made->extents, options->n_slots, options->n_requests_max, arena);
     *planner = made;
 }

@@ -31,7 +31,7 @@ enum policy { POLICY_STATIC, POLICY_FCFS, POLICY_PLANNED };
 enum objective {
     OBJECTIVE_MAKESPAN, /* longest remaining chain first, so that all end together */
     OBJECTIVE_MEAN,     /* least work for a likely end first, by the ends that were seen */
-    OBJECTIVE_TAIL,     /* in order of arrival */
+    OBJECTIVE_TAIL,     /* in order of arrival; nobody passes, nobody is parked */
 };
 
 struct planner_options {

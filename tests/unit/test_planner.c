@@ -83,13 +83,15 @@ Test(planner, a_window_may_go_on_by_another_policy_and_row_target)
     arena_destroy(&arena);
 }
 
-Test(planner, one_that_does_not_fit_lets_others_pass_but_not_under_fcfs)
+Test(planner, one_that_does_not_fit_lets_others_pass_but_not_under_fcfs_or_for_the_tail)
 {
-    for (int policy = POLICY_FCFS; policy <= POLICY_PLANNED; policy++) {
-        struct planner *planner = make((struct planner_options){.policy = (enum policy)policy,
-                                                                .objective = OBJECTIVE_TAIL,
-                                                                .n_rows_max = 100,
-                                                                .n_slots = 0});
+    for (int turn = 0; turn < 3; turn++) {
+        enum objective objective = turn == 2 ? OBJECTIVE_TAIL : OBJECTIVE_MAKESPAN;
+        struct planner *planner =
+            make((struct planner_options){.policy = turn == 0 ? POLICY_FCFS : POLICY_PLANNED,
+                                          .objective = objective,
+                                          .n_rows_max = 100,
+                                          .n_slots = 0});
         struct phases small = make_phases(12, 8, CACHE_NONE),
                       large = make_phases(82, 8, CACHE_NONE);
         struct plan_iteration iteration;
@@ -97,7 +99,7 @@ Test(planner, one_that_does_not_fit_lets_others_pass_but_not_under_fcfs)
         planner_add(planner, &(struct planner_request){.phases = &large});
         planner_add(planner, &(struct planner_request){.phases = &small});
         cr_assert_eq(next(planner, &iteration), PLANNER_ITERATION);
-        cr_assert_eq(iteration.n_items, policy == POLICY_PLANNED ? 2 : 1);
+        cr_assert_eq(iteration.n_items, turn == 1 ? 2 : 1);
         arena_destroy(&arena);
     }
 }
@@ -264,6 +266,29 @@ Test(planner, parked_requests_hold_nothing_and_others_use_their_slots)
     cr_assert_lt(n_iterations[0], n_iterations[1], "%d and %d", n_iterations[0], n_iterations[1]);
 }
 
+Test(planner, for_the_tail_who_has_begun_keeps_its_slots)
+{
+    struct phases phases = make_phases(24, 32, CACHE_SPARSE);
+    struct planner *planner =
+        make((struct planner_options){.policy = POLICY_PLANNED,
+                                      .objective = OBJECTIVE_TAIL,
+                                      .n_rows_max = 1000,
+                                      .n_slots = 2 * phases_most_slots(&phases)});
+    struct plan_iteration iteration;
+    for (int32_t i = 0; i < 5; i++)
+        planner_add(planner, &(struct planner_request){.phases = &phases});
+    for (int32_t t = 0; t < 32; t++) {
+        cr_assert_eq(next(planner, &iteration), PLANNER_ITERATION);
+        cr_assert_eq(iteration.n_items, 2);
+        for (int32_t i = 0; i < 2; i++) {
+            cr_assert_lt(iteration.items[i].request, 2, "iteration %d", t);
+            enum step_outcome outcome = t % 8 < 7 ? STEP_GOES_ON : t < 31 ? STEP_BLOCK : STEP_END;
+            planner_report(planner, iteration.items[i].request, outcome, t / 8 + 1);
+        }
+    }
+    arena_destroy(&arena);
+}
+
 Test(planner, slots_are_promised_to_the_next_before_they_are_free)
 {
     struct phases phases = make_phases(24, 32, CACHE_SPARSE);
@@ -313,7 +338,7 @@ Test(planner, without_backfill_the_first_that_does_not_fit_ends_the_choice)
     struct phases small = make_phases(12, 8, CACHE_NONE), large = make_phases(82, 8, CACHE_NONE);
     for (int ends = 0; ends < 2; ends++) {
         struct planner *planner = make((struct planner_options){.policy = POLICY_PLANNED,
-                                                                .objective = OBJECTIVE_TAIL,
+                                                                .objective = OBJECTIVE_MAKESPAN,
                                                                 .n_rows_max = 100,
                                                                 .no_backfill = ends == 1});
         struct plan_iteration iteration;
