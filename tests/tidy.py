@@ -40,7 +40,7 @@ LAYERS = {
     "model": ["base", "backend", "model"],
     "engine": ["base", "backend", "model", "plan", "engine"],
     "app": SOURCE_LAYERS,
-    "tools": ["base", "backend", "plan", "app/options.def"],
+    "tools": [*SOURCE_LAYERS, "tools"],
 }
 
 # backend.h is one contract: its wrappers, and a backend's entries, are one function per op.

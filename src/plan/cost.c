@@ -96,36 +96,34 @@ uint64_t cost_iteration_ns(const struct cost_model *model, const struct iteratio
     return (uint64_t)(model->profile.base_ns + 1e9 * s + 0.5);
 }
 
+static double rows_per_ns(const struct cost_model *model, int32_t n_rows)
+{
+    const struct iteration_load load = {.n_rows = n_rows};
+    assert(n_rows > 0);
+    return n_rows / (double)cost_iteration_ns(model, &load);
+}
+
 int32_t cost_rows_reaching(const struct cost_model *model, double share)
 {
-    int32_t most = model->profile.rates[model->profile.n_rates - 1].n_rows, n = 1;
-    double s = 1e-9 * (double)cost_iteration_ns(model, &(struct iteration_load){.n_rows = most});
+    int32_t n_rows = 1, most = model->profile.rates[model->profile.n_rates - 1].n_rows;
     assert(share > 0 && share <= 1);
-    for (double wanted = share * most / s; n < most; n++) {
-        s = 1e-9 * (double)cost_iteration_ns(model, &(struct iteration_load){.n_rows = n});
-        if (n / s >= wanted) break;
-    }
-    return n;
+    while (n_rows < most && rows_per_ns(model, n_rows) < share * rows_per_ns(model, most))
+        n_rows++;
+    return n_rows;
 }
 
 /* Below the last row of the table a rate may fall at the edge of a tile, so that the work crosses
  * the time to read several times: the last crossing counts. */
 int32_t cost_knee_rows(const struct cost_model *model)
 {
-    int32_t low = model->profile.rates[model->profile.n_rates - 1].n_rows, high = 1 << 20;
+    struct cost_rate last = model->profile.rates[model->profile.n_rates - 1];
     double read_s = model->linear_bytes / model->profile.bytes_per_s;
+    double at_last_rate = read_s * last.flops_per_s / model->linear_flops_per_row;
+    int32_t n_rows = last.n_rows > at_last_rate ? last.n_rows : (int32_t)at_last_rate + 2;
     assert(read_s > 0);
-    if (linear_s(model, low) > read_s) {
-        while (low > 1 && linear_s(model, low - 1) > read_s)
-            low--;
-        return low;
-    }
-    while (low < high) {
-        int32_t middle = low + (high - low) / 2;
-        if (linear_s(model, middle) > read_s) high = middle;
-        else low = middle + 1;
-    }
-    return low;
+    while (n_rows > 1 && linear_s(model, n_rows - 1) > read_s)
+        n_rows--;
+    return n_rows;
 }
 
 /* ---- lower bounds ---- */
