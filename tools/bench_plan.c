@@ -221,7 +221,7 @@ static void bench_time(void)
     for (scene.n_requests = 1000; scene.n_requests <= SCENE_REQUESTS_MAX; scene.n_requests *= 10) {
         struct plan plan;
         struct error err = {0};
-        struct cost_totals totals;
+        struct plan_bounds bounds;
         struct rusage usage;
         struct arena scratch;
         struct plan_input input = scene_input(&scene, scene.n_rows_max);
@@ -234,13 +234,11 @@ static void bench_time(void)
             !plan_check(&plan, &input, &scratch, &err))
             exit(puts(err.message));
         uint64_t end_ns = clock_now_ns();
-        plan_totals(&totals, &input);
-        uint64_t bound_ns = cost_bound_memory_ns(input.cost, &totals, input.options.n_slots,
-                                                 input.options.n_rows_max);
+        plan_bounds(&bounds, &input);
         printf("| %d | %.2f | %ld | %.2f | %lld | %.3f |\n", scene.n_requests,
                1e-9 * (double)(made_ns - start_ns), usage.ru_maxrss / 1024,
                1e-9 * (double)(end_ns - made_ns), (long long)plan.n_iterations,
-               (double)plan.makespan_ns / (double)bound_ns);
+               (double)plan.makespan_ns / (double)bounds.memory_ns);
         fflush(stdout);
         arena_destroy(&scratch);
         plan_clear(&plan);

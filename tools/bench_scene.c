@@ -10,7 +10,7 @@
 #include "app/trace.h"
 
 #define BLOCK        32
-#define MACHINES_MAX 32
+#define MACHINES_MAX 64
 
 /* A device as the program sizes it, kept between scenes. */
 struct machine {
@@ -101,7 +101,7 @@ static struct planning *machine_of(const struct scene *scene, int32_t n_rows_max
             machine->is_monolithic == scene->is_monolithic)
             return &machine->planning;
     }
-    if (n_machines == MACHINES_MAX) exit(1);
+    if (n_machines == MACHINES_MAX) exit(puts("too many machines"));
     struct machine *machine = &machines[n_machines++];
     *machine = (struct machine){.profile = scene->profile,
                                 .n_rows_max = n_rows_max,
@@ -158,22 +158,22 @@ static struct score score_of(const struct scene *scene, const struct plan *plan,
                              const struct plan_input *input)
 {
     struct arena scratch;
-    struct cost_totals totals;
+    struct plan_bounds bounds;
+    struct plan_input planned = *input;
     int64_t n_tokens = 0;
     if (!arena_create(&scratch, (size_t)1 << 24, NULL)) exit(1);
-    plan_totals(&totals, input);
+    planned.options = plan->options;
+    plan_bounds(&bounds, &planned);
     for (int32_t i = 0; i < input->n_requests; i++)
         n_tokens += scene->workload->n_output[i % scene->workload->n_requests];
-    double s = (double)plan->makespan_ns, best = (double)cost_bound_ns(input->cost, &totals);
-    double best_memory = (double)cost_bound_memory_ns(input->cost, &totals, plan->options.n_slots,
-                                                      plan->options.n_rows_max);
+    double s = (double)plan->makespan_ns;
     struct score score = {.tokens_per_s = 1e9 * (double)plan->n_tokens / s,
                           .useful_per_s = 1e9 * (double)n_tokens / s,
                           .positions_per_token =
                               (double)plan->total.n_rows / (double)plan->n_tokens,
                           .makespan_s = 1e-9 * s,
-                          .of_bound_memory = s / best_memory,
-                          .of_bound = s / best,
+                          .of_bound_memory = s / (double)bounds.memory_ns,
+                          .of_bound = s / (double)bounds.plain_ns,
                           .latency = plan_latency(plan, &scratch),
                           .options = plan->options};
     arena_destroy(&scratch);
