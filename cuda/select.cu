@@ -5,10 +5,19 @@
 #include "cuda/device.cuh"
 #include "cuda/kernels.cuh"
 
-#define THREADS  256
-#define N_WARPS  (THREADS / WARP)
-#define HEAD_MAX 256 /* numbers of a head */
-#define N_BINS   256 /* of a pass of the radix selection: a byte of the key */
+#define THREADS    256
+#define N_WARPS    (THREADS / WARP)
+#define HEAD_MAX   256 /* numbers of a head */
+#define N_BINS     256 /* of a pass of the radix selection: a byte of the key */
+#define LANES      4   /* of a warp that share a key */
+#define KEYS       2   /* of a lane at a time */
+#define WARP_KEYS  (WARP / LANES * KEYS)
+#define HEADS      8           /* query heads at a time */
+#define COPIES     2           /* words of keys, and of values, that a thread moves at a time */
+#define SHARED_OWN (16 * 1024) /* bytes of shared memory beside the scores, at most */
+#define SHARED_ANY (48 * 1024) /* what a block gets without asking */
+
+static_assert(THREADS == N_BINS, "a thread has a bin");
 
 /* What a block works on. */
 struct choice {
@@ -33,39 +42,110 @@ row_of(const select_launch &launch, const choice &work, int32_t kv_head, int32_t
     return fresh.x + (int64_t)row * fresh.n_cols + col;
 }
 
-/* The mean over the window of one query head, in f32, into shared memory. */
-static __device__ void take_mean(float *mean, const select_launch &launch, const choice &work,
-                                 int32_t head)
+/* means[h][..] over the window of query heads [head, head + n_heads), in f32. */
+static __device__ void take_means(float *means, const select_launch &launch, const choice &work,
+                                  int32_t head, int32_t n_heads)
 {
-    int32_t head_dim = launch.fresh.head_dim;
-    int32_t begin = work.select.window_begin, end = work.select.window_end;
-    for (int32_t i = (int32_t)threadIdx.x; i < head_dim; i += THREADS) {
+    int32_t head_dim = launch.fresh.head_dim, n_cols = launch.query_cols;
+    int32_t begin = work.select.window_begin, n = work.select.window_end - begin;
+    __syncthreads();
+    for (int32_t i = (int32_t)threadIdx.x; i < n_heads * head_dim; i += THREADS) {
+        const bf16 *at =
+            launch.query + (int64_t)begin * n_cols + launch.query_col + head * head_dim + i;
         float sum = 0;
-        for (int32_t r = begin; r < end; r++)
-            sum += __bfloat162float(launch.query[(int64_t)r * launch.query_cols + launch.query_col +
-                                                 head * head_dim + i]);
-        mean[i] = sum / (float)(end - begin);
+#pragma unroll 4
+        for (int32_t r = 0; r < n; r++)
+            sum += __bfloat162float(at[(int64_t)r * n_cols]);
+        means[i] = sum / (float)n;
     }
     __syncthreads();
 }
 
-/* scores[j] = weight * (max over the group's heads of mean . key j * scale), added when `adds`. A
- * warp takes one candidate at a time. */
-static __device__ void score_head(float *scores, float *mean, const select_launch &launch,
-                                  const choice &work, int32_t kv_head)
+static __device__ __forceinline__ void unpack(float out[WIDE], wide word)
 {
-    int32_t head_dim = launch.fresh.head_dim, group = launch.n_heads / launch.fresh.n_kv_heads;
-    int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
-    for (int32_t g = 0; g < group; g++) {
-        __syncthreads();
-        take_mean(mean, launch, work, kv_head * group + g);
-        for (int32_t j = warp; j < work.n_candidates; j += N_WARPS) {
-            const bf16 *key = row_of(launch, work, kv_head, j, false);
-            float sum = 0;
-            for (int32_t i = lane; i < head_dim; i += WARP)
-                sum += mean[i] * __bfloat162float(key[i]);
-            sum = warp_sum(sum) * launch.scale;
-            if (lane == 0) scores[j] = g == 0 ? sum : fmaxf(scores[j], sum);
+    wide_unpack(out, word);
+}
+
+static __device__ __forceinline__ void unpack(float out[1], bf16 word)
+{
+    out[0] = __bfloat162float(word);
+}
+
+static __device__ __forceinline__ void load_means(float out[WIDE], const float *from, wide *)
+{
+    *(float4 *)out = *(const float4 *)from;
+    *(float4 *)(out + 4) = *(const float4 *)(from + 4);
+}
+
+static __device__ __forceinline__ void load_means(float out[1], const float *from, bf16 *)
+{
+    out[0] = *from;
+}
+
+/* best[k] = max over the heads of mean . keys[k]. LANES lanes share a key: lane i of them has words
+ * i, i + LANES, .. of it. */
+template <typename word>
+static __device__ void best_dots(float best[KEYS], const float *means, int32_t n_heads,
+                                 const bf16 *const keys[KEYS], int32_t head_dim)
+{
+    constexpr int per_word = sizeof(word) / sizeof(bf16);
+    float sums[HEADS][KEYS] = {};
+#pragma unroll 2
+    for (int32_t w = (int32_t)threadIdx.x % LANES; w < head_dim / per_word; w += LANES) {
+        alignas(16) float key[KEYS][per_word], mean[per_word];
+#pragma unroll
+        for (int k = 0; k < KEYS; k++)
+            unpack(key[k], ((const word *)keys[k])[w]);
+#pragma unroll
+        for (int h = 0; h < HEADS; h++) {
+            if (h >= n_heads) break;
+            load_means(mean, means + h * head_dim + w * per_word, (word *)NULL);
+#pragma unroll
+            for (int i = 0; i < per_word; i++)
+                for (int k = 0; k < KEYS; k++)
+                    sums[h][k] += mean[i] * key[k][i];
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < KEYS; k++) {
+        best[k] = -INFINITY;
+#pragma unroll
+        for (int h = 0; h < HEADS; h++) {
+            float sum = sums[h][k];
+            for (int lane = LANES / 2; lane > 0; lane /= 2)
+                sum += __shfl_xor_sync(WARP_ALL, sum, lane);
+            if (h < n_heads) best[k] = fmaxf(best[k], sum);
+        }
+    }
+}
+
+/* scores[j] = max over the KV head's query heads of mean . key j * scale. */
+template <typename word>
+static __device__ void score_head(float *scores, const select_launch &launch, const choice &work,
+                                  int32_t kv_head)
+{
+    alignas(16) __shared__ float means[HEADS * HEAD_MAX];
+    int32_t group = launch.n_heads / launch.fresh.n_kv_heads, n = work.n_candidates;
+    int32_t warp = (int32_t)threadIdx.x / WARP, lane = (int32_t)threadIdx.x % WARP;
+    for (int32_t first = 0; first < group; first += HEADS) {
+        int32_t n_heads = group - first < HEADS ? group - first : HEADS;
+        take_means(means, launch, work, kv_head * group + first, n_heads);
+        for (int32_t begin = warp * WARP_KEYS; begin < n; begin += N_WARPS * WARP_KEYS) {
+            const bf16 *keys[KEYS];
+            float best[KEYS];
+#pragma unroll
+            for (int k = 0; k < KEYS; k++) {
+                int32_t j = begin + k * (WARP / LANES) + lane / LANES;
+                keys[k] = row_of(launch, work, kv_head, j < n ? j : n - 1, false);
+            }
+            best_dots<word>(best, means, n_heads, keys, launch.fresh.head_dim);
+#pragma unroll
+            for (int k = 0; k < KEYS; k++) {
+                int32_t j = begin + k * (WARP / LANES) + lane / LANES;
+                float score = best[k] * launch.scale;
+                if (lane % LANES == 0 && j < n)
+                    scores[j] = first == 0 ? score : fmaxf(scores[j], score);
+            }
         }
     }
     __syncthreads();
@@ -85,110 +165,96 @@ static __device__ __forceinline__ uint32_t pooled_key(const float *scores, int32
 static __device__ uint32_t find_cut(const float *scores, const choice &work, int32_t *n_ties)
 {
     __shared__ int32_t bins[N_BINS];
-    __shared__ int32_t left;
-    __shared__ uint32_t cut;
-    if (threadIdx.x == 0) {
-        left = work.select.n_keep;
-        cut = 0;
-    }
+    __shared__ int32_t shared_left;
+    __shared__ uint32_t shared_cut;
+    int32_t left = work.select.n_keep, n_all, n = work.n_candidates;
+    uint32_t cut = 0;
     for (int shift = 24; shift >= 0; shift -= 8) {
         bins[threadIdx.x] = 0;
         __syncthreads();
-        uint32_t known = shift == 24 ? 0 : cut >> (shift + 8);
-        for (int32_t j = (int32_t)threadIdx.x; j < work.n_candidates; j += THREADS) {
-            uint32_t key = pooled_key(scores, work.n_candidates, j);
-            if (shift == 24 || key >> (shift + 8) == known) atomicAdd(&bins[key >> shift & 255], 1);
+        for (int32_t j = (int32_t)threadIdx.x; j < n; j += THREADS) {
+            uint32_t key = pooled_key(scores, n, j);
+            if ((uint64_t)(key ^ cut) >> (shift + 8) == 0) atomicAdd(&bins[key >> shift & 255], 1);
         }
         __syncthreads();
-        if (threadIdx.x == 0) {
-            int bin = N_BINS - 1;
-            for (; bin > 0 && bins[bin] < left; bin--)
-                left -= bins[bin];
-            cut |= (uint32_t)bin << shift;
+        int32_t bin = N_BINS - 1 - (int32_t)threadIdx.x, n_bin = bins[bin];
+        int32_t n_before = block_scan(n_bin, &n_all);
+        if (n_before < left && left <= n_before + n_bin) {
+            shared_left = left - n_before;
+            shared_cut = cut | (uint32_t)bin << shift;
         }
         __syncthreads();
+        left = shared_left;
+        cut = shared_cut;
     }
     *n_ties = left;
     return cut;
 }
 
-/* Sum of `value` over the threads before this one; *total over all. */
-static __device__ int32_t scan(int32_t value, int32_t *total)
+/* kept[index] = candidate, in order; ties to the lower candidate. */
+static __device__ void list_kept(uint16_t *kept, const float *scores, const choice &work)
 {
-    __shared__ int32_t parts[N_WARPS];
-    int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
-    int32_t sum = value;
-    for (int step = 1; step < WARP; step *= 2) {
-        int32_t other = __shfl_up_sync(WARP_ALL, sum, step);
-        if (lane >= step) sum += other;
+    const int32_t one_tie = 1 << 16; /* in the scan, ties are counted above the others */
+    int32_t n_ties, n_ties_seen = 0, n_larger_seen = 0, n = work.n_candidates;
+    uint32_t cut = find_cut(scores, work, &n_ties);
+    for (int32_t begin = 0; begin < n; begin += THREADS) {
+        int32_t j = begin + (int32_t)threadIdx.x, n_now;
+        uint32_t key = j < n ? pooled_key(scores, n, j) : 0;
+        bool is_larger = j < n && key > cut, is_tie = j < n && key == cut;
+        int32_t n_before = block_scan(is_tie ? one_tie : (int32_t)is_larger, &n_now);
+        int32_t tie = n_ties_seen + n_before / one_tie;
+        int32_t index = n_larger_seen + n_before % one_tie + (tie < n_ties ? tie : n_ties);
+        if (is_larger || (is_tie && tie < n_ties)) kept[index] = (uint16_t)j;
+        n_ties_seen += n_now / one_tie;
+        n_larger_seen += n_now % one_tie;
     }
     __syncthreads();
-    if (lane == WARP - 1) parts[warp] = sum;
-    __syncthreads();
-    int32_t before = 0, all = 0;
-    for (int i = 0; i < N_WARPS; i++) {
-        before += i < warp ? parts[i] : 0;
-        all += parts[i];
-    }
-    *total = all;
-    return before + sum - value;
 }
 
-/* kept[index] = candidate, in order; ties to the lower candidate. */
-static __device__ void list_kept(int32_t *kept, const float *scores, const choice &work)
+/* Where everything is kept (the dual cache), nothing is scored. */
+static __device__ void list_all(uint16_t *kept, int32_t n)
 {
-    int32_t n_ties, n_ties_seen = 0, n_kept = 0;
-    uint32_t cut = find_cut(scores, work, &n_ties);
-    for (int32_t begin = 0; begin < work.n_candidates; begin += THREADS) {
-        int32_t j = begin + (int32_t)threadIdx.x, n_tied_now, n_now;
-        bool exists = j < work.n_candidates;
-        uint32_t key = exists ? pooled_key(scores, work.n_candidates, j) : 0;
-        bool is_tie = exists && key == cut;
-        int32_t rank = n_ties_seen + scan(is_tie, &n_tied_now);
-        bool stays = exists && (key > cut || (is_tie && rank < n_ties));
-        int32_t index = n_kept + scan(stays, &n_now);
-        if (stays) kept[index] = j;
-        n_ties_seen += n_tied_now;
-        n_kept += n_now;
-    }
+    for (int32_t j = (int32_t)threadIdx.x; j < n; j += THREADS)
+        kept[j] = (uint16_t)j;
     __syncthreads();
 }
 
 /* Copies the kept keys and values of a head to the target extent. */
 template <typename word>
 static __device__ void copy_kept(const select_launch &launch, const choice &work, int32_t kv_head,
-                                 const int32_t *kept)
+                                 const uint16_t *kept)
 {
-    constexpr int32_t per_word = sizeof(word) / sizeof(bf16);
-    int32_t n_words = launch.fresh.head_dim / per_word, n_keep = work.select.n_keep;
+    int32_t n_keep = work.select.n_keep;
+    int32_t n_words = launch.fresh.head_dim * (int32_t)sizeof(bf16) / (int32_t)sizeof(word);
     int64_t row = work.select.target_begin * launch.fresh.n_kv_heads + (int64_t)kv_head * n_keep;
     word *keys = (word *)launch.keys + row * n_words;
     word *values = (word *)launch.values + row * n_words;
-    for (int32_t i = (int32_t)threadIdx.x; i < n_keep * n_words; i += THREADS) {
-        int32_t j = kept[i / n_words];
-        keys[i] = ((const word *)row_of(launch, work, kv_head, j, false))[i % n_words];
-        values[i] = ((const word *)row_of(launch, work, kv_head, j, true))[i % n_words];
+    for (int32_t begin = 0; begin < n_keep * n_words; begin += THREADS * COPIES) {
+        word key[COPIES], value[COPIES];
+#pragma unroll
+        for (int c = 0; c < COPIES; c++) {
+            int32_t i = begin + c * THREADS + (int32_t)threadIdx.x;
+            if (i >= n_keep * n_words) continue;
+            int32_t j = kept[i / n_words], at = i % n_words;
+            key[c] = ((const word *)row_of(launch, work, kv_head, j, false))[at];
+            value[c] = ((const word *)row_of(launch, work, kv_head, j, true))[at];
+        }
+#pragma unroll
+        for (int c = 0; c < COPIES; c++) {
+            int32_t i = begin + c * THREADS + (int32_t)threadIdx.x;
+            if (i >= n_keep * n_words) continue;
+            keys[i] = key[c];
+            values[i] = value[c];
+        }
     }
 }
 
-/* Copies every candidate of the block's head, or of all heads when one block has them all. */
-template <typename word>
-static __device__ void copy_all(const select_launch &launch, const choice &work)
+/* Bytes of shared memory of a block: the scores, their sums when shared, the list of the kept. */
+static int32_t shared_bytes(const struct select_launch *launch)
 {
-    constexpr int32_t per_word = sizeof(word) / sizeof(bf16);
-    int32_t n_words = launch.fresh.head_dim / per_word, n = work.n_candidates;
-    int32_t first = launch.shared ? 0 : (int32_t)blockIdx.y;
-    int32_t end = launch.shared ? launch.fresh.n_kv_heads : first + 1;
-    for (int32_t h = first; h < end; h++) {
-        int64_t row = work.select.target_begin * launch.fresh.n_kv_heads + (int64_t)h * n;
-        word *keys = (word *)launch.keys + row * n_words;
-        word *values = (word *)launch.values + row * n_words;
-        for (int32_t i = (int32_t)threadIdx.x; i < n * n_words; i += THREADS) {
-            int32_t j = i / n_words, at = i % n_words;
-            keys[i] = ((const word *)row_of(launch, work, h, j, false))[at];
-            values[i] = ((const word *)row_of(launch, work, h, j, true))[at];
-        }
-    }
+    int32_t n_floats = launch->shared ? 2 : 1;
+    return launch->n_candidates_max *
+           (n_floats * (int32_t)sizeof(float) + (int32_t)sizeof(uint16_t));
 }
 
 /* A block chooses for one sequence and KV head, or (shared) for all heads of one sequence, as
@@ -196,35 +262,34 @@ static __device__ void copy_all(const select_launch &launch, const choice &work)
 template <typename word>
 static __global__ void __launch_bounds__(THREADS) choose(select_launch launch)
 {
-    extern __shared__ float scores[]; /* [n_candidates], then the sums when shared, then `kept` */
-    __shared__ float mean[HEAD_MAX];
+    extern __shared__ float scores[]; /* as shared_bytes says */
     choice work;
     work.select = launch.selects[blockIdx.x];
     work.seen = launch.sequences[work.select.sequence];
     work.n_candidates =
         work.seen.n_cached + work.seen.n_rows - (work.select.window_end - work.select.window_begin);
     if (work.select.n_keep == 0) return;
-    int32_t *kept = (int32_t *)(scores + launch.n_candidates_max * (launch.shared ? 2 : 1));
-    if (work.select.n_keep == work.n_candidates) { /* nothing to choose: the dual cache */
-        copy_all<word>(launch, work);
-        return;
-    }
+    bool keeps_all = work.select.n_keep == work.n_candidates;
+    float *sums = scores + launch.n_candidates_max;
     if (!launch.shared) {
-        score_head(scores, mean, launch, work, (int32_t)blockIdx.y);
-        list_kept(kept, scores, work);
+        uint16_t *kept = (uint16_t *)sums;
+        if (keeps_all) {
+            list_all(kept, work.n_candidates);
+        } else {
+            score_head<word>(scores, launch, work, (int32_t)blockIdx.y);
+            list_kept(kept, scores, work);
+        }
         copy_kept<word>(launch, work, (int32_t)blockIdx.y, kept);
         return;
     }
-    float *sums = scores + launch.n_candidates_max;
+    uint16_t *kept = (uint16_t *)(sums + launch.n_candidates_max);
     for (int32_t h = 0; h < launch.fresh.n_kv_heads; h++) {
-        score_head(scores, mean, launch, work, h);
+        score_head<word>(scores, launch, work, h);
         for (int32_t j = (int32_t)threadIdx.x; j < work.n_candidates; j += THREADS)
             sums[j] = (h == 0 ? 0 : sums[j]) + scores[j];
     }
-    for (int32_t j = (int32_t)threadIdx.x; j < work.n_candidates; j += THREADS)
-        sums[j] /= (float)launch.fresh.n_kv_heads;
     __syncthreads();
-    list_kept(kept, sums, work);
+    list_kept(kept, sums, work); /* the order of sums is that of means */
     for (int32_t h = 0; h < launch.fresh.n_kv_heads; h++)
         copy_kept<word>(launch, work, h, kept);
 }
@@ -233,10 +298,12 @@ template <typename word>
 static cudaError_t launch_words(const struct select_launch *launch, cudaStream_t stream)
 {
     dim3 grid((unsigned)launch->n, launch->shared ? 1 : (unsigned)launch->fresh.n_kv_heads);
-    int n_bytes = launch->n_candidates_max * (launch->shared ? 3 : 2) * (int)sizeof(float);
-    cudaError_t status =
-        cudaFuncSetAttribute(choose<word>, cudaFuncAttributeMaxDynamicSharedMemorySize, n_bytes);
-    if (status != cudaSuccess) return status;
+    int32_t n_bytes = shared_bytes(launch);
+    if (n_bytes > SHARED_ANY - SHARED_OWN) {
+        cudaError_t status = cudaFuncSetAttribute(
+            choose<word>, cudaFuncAttributeMaxDynamicSharedMemorySize, n_bytes);
+        if (status != cudaSuccess) return status;
+    }
     choose<word><<<grid, THREADS, (size_t)n_bytes, stream>>>(*launch);
     return cudaGetLastError();
 }
@@ -247,5 +314,6 @@ cudaError_t launch_select_kv(const struct select_launch *launch, cudaStream_t st
     bool is_wide = fresh->head_dim % WIDE == 0 && fresh->n_cols % WIDE == 0 &&
                    fresh->key_col % WIDE == 0 && fresh->value_col % WIDE == 0;
     if (launch->n == 0 || launch->n_candidates_max == 0) return cudaSuccess;
+    if (fresh->head_dim > HEAD_MAX) return cudaErrorInvalidValue;
     return is_wide ? launch_words<wide>(launch, stream) : launch_words<bf16>(launch, stream);
 }
