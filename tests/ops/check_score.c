@@ -10,7 +10,7 @@
 
 #define COUNT_OF(array) ((int32_t)(sizeof(array) / sizeof(array)[0]))
 
-enum { VOCAB_MAX = 700 };
+enum { VOCAB_MAX = 16500 };
 
 struct score_case {
     int32_t n_rows, n_in, n_vocab, n_out, mask_id;
@@ -66,10 +66,14 @@ static void sort_candidates(const double *logits, int32_t n, struct decision *de
     assert(n <= VOCAB_MAX);
     for (int32_t id = 0; id < n; id++) {
         if (logits[id] == -INFINITY) continue;
-        int32_t i = n_candidates++;
-        for (; i > 0 && logits[order[i - 1]] < logits[id]; i--)
-            order[i] = order[i - 1];
-        order[i] = id;
+        int32_t begin = 0, end = n_candidates; /* where the lower ones begin */
+        while (begin < end) {
+            int32_t middle = (begin + end) / 2;
+            if (logits[order[middle]] < logits[id]) end = middle;
+            else begin = middle + 1;
+        }
+        memmove(order + begin + 1, order + begin, (size_t)(n_candidates++ - begin) * sizeof *order);
+        order[begin] = id;
     }
     decision->n_candidates = decision->n_kept = n_candidates;
 }
@@ -437,6 +441,7 @@ void check_score(struct check *check)
 {
     static const int32_t vocabs[] = {1, 2, 15, 17, 64, 255, 256, 257, 600};
     static const int32_t ins[] = {4, 16, 33, 64}, rows[] = {1, 5, 17};
+    static const int32_t tiled_vocabs[] = {8193, VOCAB_MAX}; /* more than a tile; ties across */
     int32_t n = COUNT_OF(vocabs) * COUNT_OF(ins) * COUNT_OF(rows);
     for (int32_t i = 0; i < n; i++) {
         struct score_case c = {.n_vocab = vocabs[i % COUNT_OF(vocabs)],
@@ -445,6 +450,15 @@ void check_score(struct check *check)
                                .dtype = (enum dtype)(i / 2 % 3),
                                .exact = i % 2 == 1};
         c.n_out = c.n_vocab + i % 4;
+        score_case(check, &c);
+    }
+    for (int32_t i = 0; i < COUNT_OF(tiled_vocabs); i++) {
+        struct score_case c = {.n_vocab = tiled_vocabs[i],
+                               .n_out = tiled_vocabs[i],
+                               .n_in = 4,
+                               .n_rows = 5,
+                               .dtype = DTYPE_BF16,
+                               .exact = true};
         score_case(check, &c);
     }
     score_overflow(check);
