@@ -398,4 +398,5 @@ void check_time(struct check *check, const struct check_bench *bench, const char
     double seconds = (double)(best_ns > 0 ? best_ns : 1) * 1e-9;
     printf("# %-52s %10.1f us  %8.2f %s\n", shape, seconds * 1e6, bench->work / seconds * 1e-9,
            bench->unit);
+    fflush(stdout);
 }
