@@ -306,9 +306,10 @@ def check_lines(executable, folder):
     assert b"l.jsonl:3" in done.stderr
     requests = table(plan, "request")
     assert [request.line_index for request in requests] == [0, 1, 5]
-    assert [request.refresh_steps for request in requests] == [16, 4, 1]
-    assert [request.reuse_steps for request in requests] == [0, 0, 15]
-    assert requests[2].positions == 66 + 15 * 16
+    assert [request.refresh_steps for request in requests] == [2, 1, 1]
+    assert [request.reuse_steps for request in requests] == [14, 3, 15]
+    # The first has the defaults: the prompt is fed once.
+    assert [request.positions for request in requests] == [66 + 16 + 14 * 8, 66 + 3 * 16, 66 + 240]
     limited = subprocess.run([*command, "--limit", "2", "l.jsonl"], cwd=folder, check=True,
                              capture_output=True)
     assert json.loads(limited.stdout)["requests"] == 2

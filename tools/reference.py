@@ -102,14 +102,14 @@ def load_tokenizer(folder):
 
 
 def heldout_requests(folder, n):
-    """The first n held-out prompts as token ids, with the model's decode settings spelled out."""
+    """The first n held-out prompts as token ids, with plain decoding spelled out."""
     tokenizer = load_tokenizer(folder)
     import tasks
     generation = read_json(os.path.join(folder, "generation_config.json"))
     settings = {key: generation[key] for key in ("gen_length", "block_length", "steps")}
     lines = tasks.heldout_lines(-(-n // len(tasks.TASKS)), 7)
     return [{"id": line["id"], "prompt_token_ids": tokenizer.encode_prompt(line["prompt"]),
-             **settings} for line, _ in zip(lines, range(n))]
+             **settings, "cache": "none"} for line, _ in zip(lines, range(n))]
 
 
 def write_lines(path, lines):
@@ -175,17 +175,29 @@ def command_compare(args):
     return 0 if compare_answers(read_lines(args.expected), read_lines(args.actual)) else 1
 
 
-def command_agree(args):
-    """Held-out prompts through both, in one go."""
-    lines = heldout_requests(args.model, args.n)
+# What dllm-batch(1) says of lines and options that say nothing, for LLaDA's rule.
+DEFAULTS = {"cache": "dual", "prompt_refresh_every": 4, "suffix_window": 2, "threshold": 0.9}
+
+
+def agree_on(args, model, lines, asked):
+    """Whether the program, asked, answers as the reference does to the lines."""
     with tempfile.TemporaryDirectory() as folder:
         prompts, out = os.path.join(folder, "prompts.jsonl"), os.path.join(folder, "out.jsonl")
-        write_lines(prompts, lines)
+        write_lines(prompts, asked)
         subprocess.run([os.path.join(args.build, "dllm-batch"), "run", "-q", "-m", args.model,
                         "--backend", args.backend, "--token-ids", "--logprobs", "-o", out, prompts],
                        check=True)
         actual = read_lines(out)
-    return 0 if compare_answers(decode_lines(Model(args.model), lines), actual) else 1
+    return compare_answers(decode_lines(model, lines), actual)
+
+
+def command_agree(args):
+    """Held-out prompts through both, in one go: plain decoding, and the defaults unsaid."""
+    model, lines = Model(args.model), heldout_requests(args.model, args.n)
+    bare = [{key: line[key] for key in ("id", "prompt_token_ids")} for line in lines]
+    is_plain_equal = agree_on(args, model, lines, lines)
+    are_defaults_equal = agree_on(args, model, [{**line, **DEFAULTS} for line in lines], bare)
+    return 0 if is_plain_equal and are_defaults_equal else 1
 
 
 def command_logits(args):

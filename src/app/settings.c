@@ -10,7 +10,18 @@
 #include "app/describe.h"
 #include "plan/phases.h"
 
-enum { GEN_LENGTH_DEFAULT = 128, BLOCK_LENGTH_DEFAULT = 32 };
+enum {
+    GEN_LENGTH_DEFAULT = 128,
+    BLOCK_LENGTH_DEFAULT = 32,
+    PROMPT_REFRESH_DEFAULT = 4,
+    SUFFIX_WINDOW_DEFAULT = 2,
+};
+
+/* With the dual cache the fewest positions per token within a point of plain decoding in accuracy
+ * (BENCHMARKS.md), where LLaDA's rules decode block by block; Dream's rules and infill, for which
+ * nothing was measured, decode as published. Two blocks of 32 are about what DPad keeps of the
+ * suffix (arXiv 2508.14148); four are within dLLM-Cache's prompt interval (2506.06295). */
+static const double THRESHOLD_DEFAULT = 0.9;
 
 static const char *const remasking_names[REMASKING_COUNT] = {
     [REMASKING_LOW_CONFIDENCE] = "low_confidence",
@@ -222,6 +233,16 @@ static bool resolve_remasking(struct decode_settings *decode, const struct model
                      name);
 }
 
+/* Whoever counts steps wants that many. */
+static double default_threshold(const struct layers *layers, enum remasking remasking,
+                                bool has_masks)
+{
+    bool is_said = find_given(layers, OPTION_threshold) != NULL ||
+                   find_given(layers, OPTION_factor) != NULL ||
+                   find_given(layers, OPTION_steps) != NULL;
+    return is_said || has_masks || remasking != REMASKING_LOW_CONFIDENCE ? 0 : THRESHOLD_DEFAULT;
+}
+
 /* 0 stands for one block over everything that is generated. */
 static int32_t default_block_length(const struct model_config *config, enum remasking remasking,
                                     bool has_masks)
@@ -315,7 +336,8 @@ static enum cache_kind find_cache(const char *name)
     return (enum cache_kind)find_choice(OPTION_cache, name);
 }
 
-/* Infill knows no cache: there only the line itself can ask for one, and is then refused. */
+/* Infill knows no cache: there only the line itself can ask for one, and is then refused. A cache
+ * that is named is that cache alone. */
 static void resolve_cache(struct decode_settings *decode, const struct layers *layers,
                           bool has_masks)
 {
@@ -325,15 +347,16 @@ static void resolve_cache(struct decode_settings *decode, const struct layers *l
     const char *const *cache = find_given(&found, OPTION_cache);
     const char *const *head_select = find_given(&found, OPTION_head_select);
     const struct options *standard = layers->flags; /* its fields hold the defaults, too */
-    decode->cache = cache != NULL ? find_cache(*cache)
-                    : has_masks   ? CACHE_NONE
-                                  : find_cache(standard->cache);
+    bool is_ours = cache == NULL && !has_masks && !has_timesteps(decode->remasking);
+    decode->cache = cache != NULL ? find_cache(*cache) : is_ours ? CACHE_DUAL : CACHE_NONE;
     decode->retention = pick_real(&found, OPTION_retention, standard->retention);
     decode->delay = pick_count(&found, OPTION_delay, standard->delay);
     decode->shared_select = head_select != NULL && strcmp(*head_select, "off") == 0;
     decode->refresh_every = pick_count(&found, OPTION_refresh_every, 0);
-    decode->prompt_refresh_every = pick_count(&found, OPTION_prompt_refresh_every, 1);
-    decode->suffix_window = pick_count(&found, OPTION_suffix_window, 0);
+    decode->prompt_refresh_every =
+        pick_count(&found, OPTION_prompt_refresh_every, is_ours ? PROMPT_REFRESH_DEFAULT : 1);
+    decode->suffix_window =
+        pick_count(&found, OPTION_suffix_window, is_ours ? SUFFIX_WINDOW_DEFAULT : 0);
 }
 
 bool settings_resolve(struct decode_settings *decode, const struct model_config *config,
@@ -345,6 +368,7 @@ bool settings_resolve(struct decode_settings *decode, const struct model_config 
     struct decode_settings found = {0};
     if (!resolve_parallel(&found, &layers, err)) return false;
     if (!resolve_remasking(&found, config, &layers, err)) return false;
+    found.threshold += default_threshold(&layers, found.remasking, has_masks);
     resolve_lengths(&found, config, &layers, has_masks);
     bool has_order = has_timesteps(found.remasking) && found.remasking != REMASKING_ORIGIN;
     found.temperature = pick_real(&layers, OPTION_temperature, config->temperature);

@@ -82,7 +82,8 @@ bool planner_check(const struct planner_options *options, const struct phases *p
                          n_rows, options->n_rows_max);
     if (n_slots > options->n_slots)
         return error_set(err, ERROR_FORMAT,
-                         "keeps %lld positions in the KV cache, --kv-memory allows %lld",
+                         "keeps %lld positions in the KV cache, --kv-memory allows %lld; cache "
+                         "none keeps none",
                          (long long)n_slots, (long long)options->n_slots);
     if (n_steps > PLANNER_STEPS_MAX)
         return error_set(err, ERROR_FORMAT, "a block has %d steps, at most %d", n_steps,

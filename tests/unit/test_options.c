@@ -87,7 +87,7 @@ Test(options, defaults_are_parsed_and_count_as_not_given)
     struct options options;
     options_init(&options, SUBCOMMAND_RUN);
     cr_expect_str_eq(options.backend, "auto");
-    cr_expect_str_eq(options.cache, "none");
+    cr_expect_null(options.cache);
     cr_expect_eq(options.window, 1024);
     cr_expect_eq(options.seed, 0);
     cr_expect_eq(options.gen_length, 0);

@@ -70,9 +70,10 @@ Test(settings, without_flags_the_model_decides)
 Test(settings, caches_come_from_the_flags_and_a_line_may_change_them)
 {
     resolve(false);
-    cr_assert_eq(decode.cache, CACHE_NONE);
+    cr_assert_eq(decode.cache, CACHE_DUAL);
     cr_assert_float_eq(decode.retention, 0.5, 0);
-    cr_assert(decode.delay == 1 && !decode.shared_select && decode.prompt_refresh_every == 1);
+    cr_assert(decode.delay == 1 && !decode.shared_select && decode.refresh_every == 0);
+    cr_assert(decode.prompt_refresh_every == 4 && decode.suffix_window == 2);
     give(&flags, "cache", "\"sparse\"");
     give(&flags, "retention", "0.25");
     give(&flags, "head_select", "\"off\"");
@@ -89,6 +90,58 @@ Test(settings, caches_come_from_the_flags_and_a_line_may_change_them)
     give(&line, "head_select", "\"on\"");
     resolve(false);
     cr_assert(decode.cache == CACHE_PREFIX && !decode.shared_select);
+}
+
+Test(settings, a_named_cache_is_that_cache_alone)
+{
+    static const char *const names[] = {"\"none\"", "\"prefix\"", "\"dual\"", "\"sparse\""};
+    for (int i = 0; i < 4; i++) {
+        give(i % 2 == 0 ? &flags : &line, "cache", names[i]);
+        resolve(false);
+        cr_assert_eq((int)decode.cache, i);
+        cr_assert(decode.prompt_refresh_every == 1 && decode.suffix_window == 0);
+        set_up();
+    }
+}
+
+Test(settings, what_was_not_measured_decodes_as_published)
+{
+    static const char *const rules[] = {"\"origin\"", "\"maskgit_plus\"", "\"topk_margin\"",
+                                        "\"entropy\""};
+    for (int i = 0; i < 5; i++) { /* the last: infill */
+        set_up();
+        if (i < 4) give(i % 2 == 0 ? &flags : &line, "remasking", rules[i]);
+        resolve(i == 4);
+        cr_assert(decode.cache == CACHE_NONE && decode.threshold == 0);
+        cr_assert(decode.prompt_refresh_every == 1 && decode.suffix_window == 0);
+    }
+    set_up();
+    config.remasking = "entropy";
+    resolve(false);
+    cr_assert(decode.cache == CACHE_NONE && decode.threshold == 0);
+    cr_assert_eq(decode.remasking, REMASKING_ENTROPY);
+}
+
+Test(settings, low_confidence_has_a_threshold_unless_something_else_says_how_many)
+{
+    static const char *const keys[] = {"threshold", "factor", "steps"};
+    resolve(false);
+    cr_assert_float_eq(decode.threshold, 0.9, 0);
+    config.steps = 64;
+    config.remasking = "entropy";
+    give(&line, "remasking", "\"low_confidence\"");
+    resolve(false);
+    cr_assert_float_eq(decode.threshold, 0.9, 0);
+    for (int i = 0; i < 6; i++) {
+        set_up();
+        give(i % 2 == 0 ? &flags : &line, keys[i / 2], "0");
+        resolve(false);
+        cr_assert_float_eq(decode.threshold, 0, 0, "%s", keys[i / 2]);
+    }
+    set_up();
+    give(&line, "remasking", "\"random\"");
+    resolve(false);
+    cr_assert(decode.threshold == 0 && decode.cache == CACHE_DUAL);
 }
 
 Test(settings, infill_falls_back_to_no_cache_unless_the_line_insists)
