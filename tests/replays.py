@@ -25,7 +25,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT.parent / "shared" / "data" / "traces"
 N_POSITIONS, BLOCK = 4096, 32  # of LLaDA-8B
 BASE = ["-m", "llada-8b", "--profile", "l40s", "--rows", "16384"]
-ENGINE = ["-m", ROOT / "data" / "models" / "tiny-llada", "--token-ids"]
+ENGINE = ["-m", ROOT / "data" / "models" / "tiny-llada", "--token-ids",
+          "--threshold", "0"]
 
 
 class Replay:
