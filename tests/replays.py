@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import statistics
 import subprocess
@@ -387,6 +388,7 @@ def the_engine_answers_when_requests_arrive(program, folder):
 def the_real_clock_is_that_of_the_trace(program, folder):
     """--clock real with weights made up: arrivals as stamped; --no-early-stop ends nothing"""
     rows = write_trace(folder / "t.jsonl", 4, 0.1)
+    program = shutil.copy(program, folder)  # no profile ships beside it, and none is needed
     base = [*ENGINE, "--load-format", "dummy", "--clock", "real"]
     check_engine(Replay(program, folder, folder / "t.jsonl", base=base), rows, 1)
     replay = Replay(program, folder, folder / "t.jsonl", "--no-early-stop", base=base)

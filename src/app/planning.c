@@ -16,17 +16,25 @@ enum { ROWS_MIN = 1024, ROWS_MAX = 4096 };
 
 /* ---- what is planned for ---- */
 
+/* An engine's clock needs none. */
+static bool open_profile(struct planning *planning, struct error *err)
+{
+    const char *name = planning->options->profile;
+    if (name == NULL && strcmp(planning->options->clock, "virtual") != 0) return true;
+    if (!profile_read(&planning->profile, name != NULL ? name : "h200", err)) return false;
+    struct cost_shape shape =
+        profile_shape(&planning->config, sizeof(uint16_t), planning->profile.kv_element_bytes);
+    cost_init(&planning->cost, &planning->profile, &shape);
+    return true;
+}
+
 static bool open_model(struct planning *planning, struct error *err)
 {
     const struct options *options = planning->options;
     struct error problem = {0};
     assert(options->model != NULL);
     if (!profile_read_model(&planning->config, options->model, &planning->arena, err)) return false;
-    const char *name = options->profile != NULL ? options->profile : "h200";
-    if (!profile_read(&planning->profile, name, err)) return false;
-    struct cost_shape shape =
-        profile_shape(&planning->config, sizeof(uint16_t), planning->profile.kv_element_bytes);
-    cost_init(&planning->cost, &planning->profile, &shape);
+    if (!open_profile(planning, err)) return false;
     if (!tokenizer_open(&planning->tokenizer, options->model, &problem)) {
         planning->tokenizer = NULL;
         if (problem.code == ERROR_NO_INPUT) return true;
