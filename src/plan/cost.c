@@ -96,20 +96,15 @@ uint64_t cost_iteration_ns(const struct cost_model *model, const struct iteratio
     return (uint64_t)(model->profile.base_ns + 1e9 * s + 0.5);
 }
 
-static double rows_per_ns(const struct cost_model *model, int32_t n_rows)
-{
-    const struct iteration_load load = {.n_rows = n_rows};
-    assert(n_rows > 0);
-    return n_rows / (double)cost_iteration_ns(model, &load);
-}
-
 int32_t cost_rows_reaching(const struct cost_model *model, double share)
 {
-    int32_t n_rows = 1, most = model->profile.rates[model->profile.n_rates - 1].n_rows;
+    int32_t most = model->profile.rates[model->profile.n_rates - 1].n_rows;
+    struct iteration_load load = {.n_rows = most};
+    double ns_per_row = (double)cost_iteration_ns(model, &load) / (share * most);
     assert(share > 0 && share <= 1);
-    while (n_rows < most && rows_per_ns(model, n_rows) < share * rows_per_ns(model, most))
-        n_rows++;
-    return n_rows;
+    for (load.n_rows = 1; load.n_rows < most; load.n_rows++)
+        if ((double)cost_iteration_ns(model, &load) <= ns_per_row * (double)load.n_rows) break;
+    return (int32_t)load.n_rows;
 }
 
 /* Below the last row of the table a rate may fall at the edge of a tile, so that the work crosses

@@ -380,6 +380,7 @@ bool plan_make_best(struct plan *plan, const struct plan_input *input, struct er
     if (options->policy == POLICY_PLANNED && options->objective == OBJECTIVE_MEAN &&
         options->n_rows_target == 0)
         options->n_rows_target = cost_rows_reaching(input->cost, MEAN_SHARE);
+    if (options->n_rows_target > options->n_rows_max) options->n_rows_target = 0; /* all */
     struct plan_input trial = foreseen(&made_of);
     int32_t n = looks_ahead ? list_candidates(&made_of, candidates) : 1, best = 0;
     double least = 0;

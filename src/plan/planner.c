@@ -54,7 +54,6 @@ void planner_reset(struct planner *planner, const struct planner_options *option
     planner->n_members = planner->n_arrived = planner->n_ended = 0;
     planner->n_running = planner->n_ready = planner->n_places = 0;
     planner->n_surprises = planner->index = 0;
-    planner->is_sorted = false;
     memset(planner->promised, 0, PLANNER_STEPS_MAX * sizeof *planner->promised);
     memset(&planner->endings, 0, sizeof planner->endings);
     extents_reset(planner->extents);
@@ -89,27 +88,6 @@ bool planner_check(const struct planner_options *options, const struct phases *p
         return error_set(err, ERROR_FORMAT, "a block has %d steps, at most %d", n_steps,
                          PLANNER_STEPS_MAX);
     return true;
-}
-
-double planner_blocks_ahead(const struct planner *planner, const struct phases *phases,
-                            int32_t block)
-{
-    const struct endings *endings = &planner->endings;
-    double expected = 0, survives = 1, least = phases->n_blocks - block;
-    double usual = (double)endings->n_stopped_all / ((double)endings->n_entered_all + 1);
-    assert(block < phases->n_blocks);
-    for (int32_t b = block; b < phases->n_blocks; b++) {
-        int32_t i = b < PLANNER_BLOCKS_MAX ? b : PLANNER_BLOCKS_MAX - 1;
-        bool is_last = b + 1 == phases->n_blocks;
-        expected += survives;
-        /* One imagined request that went the usual way: few observations decide little, and blocks
-         * that nobody has reached yet are worth a try. */
-        survives *=
-            1 - ((double)endings->n_stopped[i] + usual) / ((double)endings->n_entered[i] + 1);
-        double ended = is_last ? 1 : 1 - survives;
-        if (expected < least * ended) least = expected / ended;
-    }
-    return least;
 }
 
 /* ---- arrivals ---- */
@@ -214,8 +192,9 @@ void planner_report(struct planner *planner, int32_t request, enum step_outcome 
     bool stopped = outcome == STEP_END && member->block < member->phases->n_blocks - 1;
     planner->n_surprises += stopped || member->step < member->n_steps;
     count_ending(planner, member, stopped);
-    if (planner->options.policy == POLICY_PLANNED) policy_planned_shorten(planner, member);
+    if (planner->options.policy == POLICY_PLANNED) policy_planned_shorten(planner, request);
     if (outcome == STEP_END) {
+        if (planner->options.policy == POLICY_FCFS) planner_drop(planner, request);
         release(planner, member);
         member->state = MEMBER_ENDED;
         planner->n_ended++;

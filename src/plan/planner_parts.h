@@ -48,14 +48,14 @@ struct planner {
     int32_t n_running;
     int32_t *running; /* [n_requests_max] in the order in which they began */
     int32_t n_ready;
-    int32_t *ready;          /* [n_requests_max]; planned: a heap by key, then number */
+    int32_t *ready;          /* [n_requests_max], a heap by key, then number */
     int32_t *aside;          /* [n_requests_max] scratch */
     struct plan_item *items; /* [n_requests_max] */
     int32_t *promised;       /* [PLANNER_STEPS_MAX] rows of coming iterations, by index modulo */
     int64_t index;           /* of the iteration that is decided next */
     int64_t n_surprises;
-    bool is_sorted;   /* static: `ready` is in order */
-    int32_t n_places; /* static: of the batch in work */
+    int32_t n_places;    /* static: of the batch in work, and */
+    int32_t batch_begin; /* its first member in `running` */
 };
 
 /* Blocks, from `block` on, that it takes on average to bring one request like it to its end: those
@@ -67,6 +67,19 @@ double planner_blocks_ahead(const struct planner *planner, const struct phases *
 /* The member's next step becomes item `iteration->n_items`. */
 void planner_add_item(struct planner *planner, int32_t number, struct plan_iteration *iteration);
 
+/* Makes the member, whose key is set, one of those that are ready; takes the first of them out. */
+void planner_push(struct planner *planner, int32_t number);
+int32_t planner_pop(struct planner *planner);
+
+/* Lets the member run, with `n` slots for that time unless it has been held over: until it ends if
+ * the time is open. False: there is no room. for_good: with the slots of its largest block until it
+ * ends. */
+bool planner_admit(struct planner *planner, int32_t number, int64_t n, struct extent_time time);
+bool planner_admit_for_good(struct planner *planner, int32_t number);
+
+/* Takes the member out of `running`, whose order stays. */
+void planner_drop(struct planner *planner, int32_t number);
+
 /* Each policy: a member is ready (it has arrived, or its block is complete); and the choice of the
  * members of an iteration, none if nothing can run. */
 void policy_static_ready(struct planner *planner, int32_t number);
@@ -75,7 +88,7 @@ void policy_fcfs_ready(struct planner *planner, int32_t number);
 void policy_fcfs_choose(struct planner *planner, struct plan_iteration *iteration);
 void policy_planned_ready(struct planner *planner, int32_t number);
 void policy_planned_choose(struct planner *planner, struct plan_iteration *iteration);
-/* The member's block is complete before all steps that were promised to it. */
-void policy_planned_shorten(struct planner *planner, struct member *member);
+/* The member's block is complete: steps that were promised to it may be left. */
+void policy_planned_shorten(struct planner *planner, int32_t number);
 
 #endif

@@ -7,60 +7,32 @@
 
 #define RUNNING_MAX 512 /* their max_num_seqs */
 
-/* `ready` is a queue of those not admitted, in order of arrival; `running` those admitted. */
+/* `ready` has those not admitted, in order of arrival; `running` those admitted. */
 void policy_fcfs_ready(struct planner *planner, int32_t number)
 {
     struct member *member = &planner->members[number];
     assert(member->state == MEMBER_READY);
+    member->key = number;
     if (member->is_held_over) member->state = MEMBER_RUNNING; /* its next block */
-    else planner->ready[planner->n_ready++] = number;
-}
-
-static bool admit(struct planner *planner, int32_t number)
-{
-    struct member *member = &planner->members[number];
-    int64_t n = phases_most_slots(member->phases);
-    assert(member->n == 0);
-    struct extent_time time = {.from = planner->index, .until = EXTENT_OPEN};
-    if (n > 0) {
-        member->begin = extents_place(planner->extents, n, planner->index, time);
-        if (member->begin < 0) return false;
-    }
-    member->n = n;
-    member->time = time;
-    member->is_held_over = true;
-    member->state = MEMBER_RUNNING;
-    planner->running[planner->n_running++] = number;
-    return true;
-}
-
-static void drop_ended(struct planner *planner)
-{
-    int32_t n = 0;
-    assert(planner->n_running >= 0);
-    for (int32_t i = 0; i < planner->n_running; i++)
-        if (planner->members[planner->running[i]].state != MEMBER_ENDED)
-            planner->running[n++] = planner->running[i];
-    planner->n_running = n;
+    else planner_push(planner, number);
 }
 
 static void admit_in_order(struct planner *planner)
 {
     int32_t most =
         planner->options.n_running_max > 0 ? planner->options.n_running_max : RUNNING_MAX;
-    int32_t n = 0;
-    while (n < planner->n_ready && planner->n_running < most && admit(planner, planner->ready[n]))
-        n++;
-    assert(n <= planner->n_ready);
-    planner->n_ready -= n;
-    for (int32_t i = 0; n > 0 && i < planner->n_ready; i++)
-        planner->ready[i] = planner->ready[i + n];
+    assert(most > 0);
+    while (planner->n_ready > 0 && planner->n_running < most) {
+        int32_t number = planner_pop(planner);
+        if (planner_admit_for_good(planner, number)) continue;
+        planner_push(planner, number);
+        return;
+    }
 }
 
 void policy_fcfs_choose(struct planner *planner, struct plan_iteration *iteration)
 {
     assert(iteration->n_items == 0);
-    drop_ended(planner);
     admit_in_order(planner);
     for (int32_t i = 0; i < planner->n_running; i++) {
         int32_t n_rows = iteration->n_rows;

@@ -15,20 +15,32 @@
 #define LOOK_AHEAD 16 /* that do not fit, before the choice of an iteration ends */
 #define HELD_OVER  (-1e300)
 
+/* ---- rows ---- */
+
+static int32_t *promised_at(struct planner *planner, int64_t index)
+{
+    return &planner->promised[index % PLANNER_STEPS_MAX];
+}
+
+/* Its first step has the most rows. */
+static int32_t rows_of(const struct planner *planner, const struct member *member, int32_t step)
+{
+    struct step_shape shape;
+    phases_step(member->phases, member->block, planner->options.no_staggering ? 0 : step, &shape);
+    assert(shape.n_rows > 0);
+    return shape.n_rows * member->phases->n_twins;
+}
+
 /* ---- the order of turns ---- */
 
 static double work_left(const struct planner *planner, const struct member *member)
 {
-    double n_blocks = planner_blocks_ahead(planner, member->phases, member->block);
-    struct step_shape first, last;
-    phases_step(member->phases, member->block, 0, &first);
-    phases_step(member->phases, member->block, member->n_steps - 1, &last);
-    assert(member->n_steps > 0);
-    int32_t n_full = member->phases->delay + 1;
-    if (n_full > member->n_steps) n_full = member->n_steps;
-    double n_rows =
-        (double)n_full * first.n_rows + (double)(member->n_steps - n_full) * last.n_rows;
-    return n_blocks * n_rows * member->phases->n_twins;
+    int32_t n_full = member->phases->delay + 1, n_steps = member->n_steps;
+    if (n_full > n_steps) n_full = n_steps;
+    assert(n_steps > 0);
+    double n_rows = (double)n_full * rows_of(planner, member, 0) +
+                    (double)(n_steps - n_full) * rows_of(planner, member, n_steps - 1);
+    return n_rows * planner_blocks_ahead(planner, member->phases, member->block);
 }
 
 static double key_of(const struct planner *planner, int32_t number)
@@ -45,59 +57,15 @@ static double key_of(const struct planner *planner, int32_t number)
     return 0;
 }
 
-static bool is_before(const struct planner *planner, int32_t a, int32_t b)
-{
-    double key_a = planner->members[a].key, key_b = planner->members[b].key;
-    return key_a < key_b || (key_a == key_b && a < b);
-}
-
-static void push(struct planner *planner, int32_t number)
-{
-    int32_t *heap = planner->ready, i = planner->n_ready++;
-    assert(i < planner->options.n_requests_max);
-    for (; i > 0 && is_before(planner, number, heap[(i - 1) / 2]); i = (i - 1) / 2)
-        heap[i] = heap[(i - 1) / 2];
-    heap[i] = number;
-}
-
-static int32_t pop(struct planner *planner)
-{
-    int32_t *heap = planner->ready, n = --planner->n_ready, first = heap[0], last = heap[n];
-    assert(n >= 0);
-    int32_t i = 0;
-    for (int32_t child = 1; child < n; child = 2 * i + 1) {
-        if (child + 1 < n && is_before(planner, heap[child + 1], heap[child])) child++;
-        if (!is_before(planner, heap[child], last)) break;
-        heap[i] = heap[child];
-        i = child;
-    }
-    heap[i] = last;
-    return first;
-}
-
 void policy_planned_ready(struct planner *planner, int32_t number)
 {
     struct member *member = &planner->members[number];
     assert(member->state == MEMBER_READY);
     member->key = key_of(planner, number);
-    push(planner, number);
+    planner_push(planner, number);
 }
 
-/* ---- rows ---- */
-
-static int32_t *promised_at(struct planner *planner, int64_t index)
-{
-    return &planner->promised[index % PLANNER_STEPS_MAX];
-}
-
-/* Its first step has the most rows. */
-static int32_t rows_of(const struct planner *planner, const struct member *member, int32_t step)
-{
-    struct step_shape shape;
-    phases_step(member->phases, member->block, planner->options.no_staggering ? 0 : step, &shape);
-    assert(shape.n_rows > 0);
-    return shape.n_rows * member->phases->n_twins;
-}
+/* ---- beginning a block ---- */
 
 static bool rows_fit(struct planner *planner, const struct member *member)
 {
@@ -120,52 +88,29 @@ static void promise(struct planner *planner, const struct member *member, int32_
         *promised_at(planner, index) += sign * rows_of(planner, member, step);
 }
 
-void policy_planned_shorten(struct planner *planner, struct member *member)
+void policy_planned_shorten(struct planner *planner, int32_t number)
 {
+    struct member *member = &planner->members[number];
     assert(member->step <= member->n_steps);
     promise(planner, member, member->step, planner->index, -1);
-    int32_t n = 0;
-    for (int32_t i = 0; i < planner->n_running; i++)
-        if (&planner->members[planner->running[i]] != member)
-            planner->running[n++] = planner->running[i];
-    planner->n_running = n;
+    planner_drop(planner, number);
 }
-
-/* ---- beginning a block ---- */
 
 /* Blocks that keep nothing beyond themselves hold their extent from the step that selects to the
  * last one; others hold one for the largest of the blocks that share it. */
-static bool place(struct planner *planner, struct member *member)
-{
-    const struct phases *phases = member->phases;
-    bool outlives = phases_prompt_slots(phases) > 0 || planner->options.no_parking;
-    if (member->is_held_over) return true;
-    int32_t selects_at = phases->delay;
-    int64_t n = outlives ? phases_most_slots(phases) : phases_block_slots(phases, member->block);
-    struct extent_time time = {.from = planner->index + selects_at,
-                               .until = planner->index + member->n_steps};
-    assert(member->n == 0);
-    if (outlives) time = (struct extent_time){planner->index, EXTENT_OPEN};
-    else if (selects_at + 1 >= member->n_steps) n = 0; /* nothing would see it */
-    if (planner->options.no_promises) time.from = planner->index;
-    if (n > 0) {
-        member->begin = extents_place(planner->extents, n, planner->index, time);
-        if (member->begin < 0) return false;
-    }
-    member->n = n;
-    member->time = time;
-    member->is_held_over = outlives && n > 0;
-    return true;
-}
-
 static bool start(struct planner *planner, int32_t number)
 {
     struct member *member = &planner->members[number];
-    if (!rows_fit(planner, member) || !place(planner, member)) return false;
-    assert(member->state == MEMBER_READY);
+    const struct phases *phases = member->phases;
+    bool outlives = phases_prompt_slots(phases) > 0 || planner->options.no_parking;
+    int64_t n = outlives ? phases_most_slots(phases) : phases_block_slots(phases, member->block);
+    struct extent_time time = {planner->index + phases->delay, planner->index + member->n_steps};
+    assert(member->n_steps > 0);
+    if (!outlives && phases->delay + 1 >= member->n_steps) n = 0; /* nothing would see it */
+    if (outlives) time.until = EXTENT_OPEN;
+    if (outlives || planner->options.no_promises) time.from = planner->index;
+    if (!rows_fit(planner, member) || !planner_admit(planner, number, n, time)) return false;
     promise(planner, member, 0, planner->index, 1);
-    member->state = MEMBER_RUNNING;
-    planner->running[planner->n_running++] = number;
     return true;
 }
 
@@ -191,14 +136,14 @@ static void start_all(struct planner *planner)
     int32_t target = options->n_rows_target > 0 ? options->n_rows_target : options->n_rows_max;
     int32_t n_aside = 0;
     while (planner->n_ready > 0 && n_aside < LOOK_AHEAD && *promised < target) {
-        int32_t number = pop(planner);
+        int32_t number = planner_pop(planner);
         if (start(planner, number)) continue;
         planner->aside[n_aside++] = number;
         if (options->no_backfill) break;
     }
     assert(n_aside <= LOOK_AHEAD);
     for (int32_t i = 0; i < n_aside; i++)
-        push(planner, planner->aside[i]);
+        planner_push(planner, planner->aside[i]);
 }
 
 void policy_planned_choose(struct planner *planner, struct plan_iteration *iteration)
