@@ -320,17 +320,18 @@ static double badness(const struct plan *plan, enum objective objective, struct 
     return objective == OBJECTIVE_TAIL ? latency.p99_s : (double)plan->makespan_ns;
 }
 
-/* Row targets from the knee on, doubled, and large shares of all rows; fcfs besides. */
+/* Row targets from the knee on (or what is few), doubled, and large shares of all; fcfs besides. */
 static int32_t list_planned(const struct plan_input *input, struct planner_options *out)
 {
     struct planner_options base = input->options;
-    int32_t n = 0, knee = cost_knee_rows(input->cost);
+    int32_t n = 0, knee = cost_knee_rows(input->cost), few = base.n_rows_max / 64;
     assert(knee > 0);
     out[n++] = base;
     for (int32_t quarters = 2; quarters < 4; quarters++) {
         out[n] = base;
         out[n++].n_rows_target = (int32_t)((int64_t)base.n_rows_max * quarters / 4);
     }
+    if (knee < few) knee = few;
     for (int32_t rows = knee; rows < base.n_rows_max && n < PLANNED_MAX; rows *= 2) {
         out[n] = base;
         out[n++].n_rows_target = rows;

@@ -359,6 +359,26 @@ Test(plan, candidates_are_chosen_without_hindsight)
     cr_assert_gt(n_aimed, 0, "the mean aims at few rows");
 }
 
+/* A processor whose caches hold few rows: there, less at a time is more. */
+Test(plan, few_rows_at_a_time_are_tried_where_weights_cost_nothing)
+{
+    struct plan_input input = alike(40, 100000);
+    struct cost_model small = cost;
+    struct plan plan;
+    struct error err = {0};
+    small.profile.n_rates = 2;
+    small.profile.rates[0] = (struct cost_rate){.n_rows = 400, .flops_per_s = 1e12};
+    small.profile.rates[1] = (struct cost_rate){.n_rows = 2048, .flops_per_s = 1e11};
+    small.profile.base_ns = 1e9;
+    small.linear_bytes = small.head_bytes = 1;
+    input.cost = &small;
+    cr_assert_lt(cost_knee_rows(&small), 3);
+    cr_assert(plan_make_best(&plan, &input, &err), "%s", err.message);
+    cr_assert_eq(plan.options.policy, POLICY_PLANNED);
+    cr_assert_eq(plan.options.n_rows_target, 512);
+    plan_clear(&plan);
+}
+
 Test(plan, a_batch_size_that_was_given_is_kept)
 {
     struct plan_input input = alike(20, 100000);
