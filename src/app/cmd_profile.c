@@ -22,16 +22,20 @@
 
 #define RUN_BYTES_MAX  ((size_t)64 << 30) /* of address space */
 #define BUDGET_NS      UINT64_C(40000000000)
-#define POINT_NS       UINT64_C(400000000) /* turns of a point end after this */
-#define WEIGHT_ELEMENT 2.0                 /* bytes that plans assume for a weight: bf16 */
+#define POINT_NS       UINT64_C(1000000000) /* a point takes no more turns after this */
+#define WEIGHT_ELEMENT 2.0                  /* bytes that plans assume for a weight: bf16 */
 
-enum { REQUESTS_MAX = 256, SAMPLES_MAX = 400, TURNS_MAX = 9, STEPS = 2, WINDOW = 16 };
+enum { REQUESTS_MAX = 256, POINTS_MAX = 200, TURNS_MAX = 9, STEPS = 2, WINDOW = 16 };
 
 /* Requests that are all alike: every one takes STEPS steps of one block, in the same iterations. */
 struct point {
     int32_t n_requests, n_prompt, n_generate;
     enum cache_kind cache;
     bool is_held_out;
+    int32_t n_turns;
+    uint64_t spent_ns;
+    struct iteration_load loads[STEPS];
+    double times_ns[STEPS][TURNS_MAX];
 };
 
 struct profiling {
@@ -40,31 +44,30 @@ struct profiling {
     struct model_config config;
     struct engine engine;
     struct cost_shape shape;
-    int32_t *prompt_ids;         /* [n_positions] */
-    uint64_t begin_ns;           /* of all measuring */
-    double ns_per_row;           /* of the last point: a guess for the next */
-    uint64_t ends_ns[STEPS + 1]; /* of the turn's iterations; [0]: its start */
-    int64_t n_rows[STEPS + 1];   /* fed until then */
-    int32_t n_ends;
+    int32_t *prompt_ids; /* [n_positions] */
+    uint64_t begin_ns;   /* of all measuring */
+    double ns_per_row;   /* of the last point: a guess for the next */
+    int32_t n_points;
+    struct point points[POINTS_MAX];
+    struct point *point; /* whose turn it is */
+    int32_t step;        /* of it */
     int32_t n_samples;
-    struct fit_sample samples[SAMPLES_MAX];
+    struct fit_sample samples[POINTS_MAX * STEPS];
     struct cost_profile profile;
 };
 
 /* ---- one point ---- */
 
-static void note_end(struct profiling *profiling)
+static bool handle_iteration(void *context, const struct executor_iteration *iteration)
 {
-    if (profiling->n_ends > STEPS) return;
-    profiling->ends_ns[profiling->n_ends] = clock_now_ns();
-    profiling->n_rows[profiling->n_ends] = executor_counts(profiling->engine.executor).n_positions;
-    profiling->n_ends++;
-    assert(profiling->n_ends <= STEPS + 1);
-}
-
-static bool handle_iteration(void *context)
-{
-    note_end(context);
+    struct profiling *profiling = context;
+    struct point *point = profiling->point;
+    int32_t step = profiling->step++;
+    assert(point->n_turns < TURNS_MAX);
+    if (step < STEPS) {
+        point->loads[step] = iteration->load;
+        point->times_ns[step][point->n_turns] = (double)(iteration->end_ns - iteration->begin_ns);
+    }
     return !interrupt_requested();
 }
 
@@ -88,14 +91,13 @@ static struct decode_settings settings_of(const struct point *point)
                                     .prompt_refresh_every = 1};
 }
 
-/* One run of the point's requests. `times` [STEPS]: ns of its iterations. False without an error:
- * they did not share their iterations, so the times say nothing. */
-static bool take_turn(struct profiling *profiling, const struct point *point,
-                      const struct phases *phases, double times[STEPS], struct error *err)
+/* One run of the point's requests. */
+static bool take_turn(struct profiling *profiling, struct point *point, struct error *err)
 {
     struct request requests[REQUESTS_MAX];
     const struct executor_events events = {
         .context = profiling, .answered = handle_answer, .iterated = handle_iteration};
+    uint64_t begin_ns = clock_now_ns();
     assert(point->n_requests <= REQUESTS_MAX);
     for (int32_t i = 0; i < point->n_requests; i++)
         requests[i] = (struct request){.index = i,
@@ -105,77 +107,69 @@ static bool take_turn(struct profiling *profiling, const struct point *point,
                                        .prompt_ids = profiling->prompt_ids,
                                        .decode = settings_of(point)};
     if (!executor_check(profiling->engine.executor, &requests[0], err)) return false;
-    profiling->n_ends = 0;
-    note_end(profiling);
+    profiling->point = point;
+    profiling->step = 0;
     if (!executor_run(profiling->engine.executor, requests, point->n_requests, &events, err))
         return false;
-    note_end(profiling);
-    for (int step = 0; step < STEPS; step++) {
-        struct step_shape shape;
-        phases_step(phases, 0, step, &shape);
-        int64_t n_rows = profiling->n_rows[step + 1] - profiling->n_rows[step];
-        if (profiling->n_ends <= STEPS || n_rows != (int64_t)shape.n_rows * point->n_requests)
-            return false;
-        times[step] = (double)(profiling->ends_ns[step + 1] - profiling->ends_ns[step]);
+    uint64_t spent_ns = clock_now_ns() - begin_ns;
+    point->n_turns++;
+    point->spent_ns += spent_ns;
+    profiling->ns_per_row = (double)spent_ns / (double)point->loads[0].n_rows;
+    return true;
+}
+
+/* All points in turns, so that what disturbs the machine for a while disturbs none of them in all
+ * its turns. */
+static bool measure_all(struct profiling *profiling, struct error *err)
+{
+    assert(profiling->n_points > 0);
+    profiling->begin_ns = clock_now_ns();
+    for (int turn = 0; turn < TURNS_MAX; turn++) {
+        for (int32_t i = 0; i < profiling->n_points; i++) {
+            struct point *point = &profiling->points[i];
+            double n_rows = point->n_requests * (point->n_prompt + point->n_generate);
+            double left_ns = (double)BUDGET_NS - (double)(clock_now_ns() - profiling->begin_ns);
+            bool is_done = point->n_turns < turn || point->spent_ns > POINT_NS;
+            if (is_done || profiling->ns_per_row * n_rows > left_ns) continue;
+            if (!take_turn(profiling, point, err)) return false;
+        }
     }
     return true;
 }
 
-/* Medians of some turns become samples. False: err is set. */
-static bool measure_point(struct profiling *profiling, const struct point *point, struct error *err)
+/* Undisturbed times become samples. */
+static void take_samples(struct profiling *profiling)
 {
-    double turns[STEPS][TURNS_MAX], times[STEPS];
-    struct decode_settings decode = settings_of(point);
-    const struct phases_model model = {.n_positions = profiling->config.n_positions,
-                                       .shift = profiling->config.shift};
-    struct phases phases;
-    if (!phases_init(&phases, point->n_prompt, false, &decode, &model, err)) return false;
-    uint64_t begin_ns = clock_now_ns();
-    int32_t n_turns = 0;
-    assert(profiling->n_samples + STEPS <= SAMPLES_MAX);
-    do {
-        struct error problem = {0};
-        bool is_good = take_turn(profiling, point, &phases, times, &problem);
-        if (problem.code != ERROR_NONE) *err = problem;
-        if (!is_good) return problem.code == ERROR_NONE;
-        for (int step = 0; step < STEPS; step++)
-            turns[step][n_turns] = times[step];
-        n_turns++;
-    } while (n_turns < TURNS_MAX && clock_now_ns() - begin_ns < POINT_NS);
-    for (int step = 0; step < STEPS; step++) {
-        struct fit_sample *sample = &profiling->samples[profiling->n_samples++];
-        struct step_shape shape;
-        struct figures_spread spread;
-        int32_t n_picks = point->n_generate - step * (point->n_generate / STEPS);
-        phases_step(&phases, 0, step, &shape);
-        figures_spread(&spread, turns[step], n_turns);
-        *sample = (struct fit_sample){.measured_ns = spread.p50, .is_held_out = point->is_held_out};
-        for (int32_t i = 0; i < point->n_requests; i++)
-            cost_add_step(&sample->load, &phases, &shape, n_picks);
-        profiling->ns_per_row = sample->measured_ns / (double)sample->load.n_rows;
+    for (int32_t i = 0; i < profiling->n_points; i++) {
+        struct point *point = &profiling->points[i];
+        for (int step = 0; step < STEPS && point->n_turns > 0; step++) {
+            struct figures_spread spread;
+            figures_spread(&spread, point->times_ns[step], point->n_turns);
+            profiling->samples[profiling->n_samples++] =
+                (struct fit_sample){.load = point->loads[step],
+                                    .measured_ns = point->times_ns[step][(point->n_turns - 1) / 4],
+                                    .is_held_out = point->is_held_out};
+        }
     }
-    return true;
 }
 
 /* ---- which points ---- */
 
-/* Measures it if the time suffices. */
-static bool try_point(struct profiling *profiling, struct point point, struct error *err)
+/* Only if its requests fit one iteration. */
+static void add_point(struct profiling *profiling, struct point point)
 {
-    int32_t n_rows = point.n_requests * (point.n_prompt + point.n_generate);
-    double left_ns = (double)BUDGET_NS - (double)(clock_now_ns() - profiling->begin_ns);
-    assert(n_rows > 0);
-    if (point.n_requests > REQUESTS_MAX || n_rows > profiling->engine.limits.planning.n_rows_max ||
-        point.n_prompt + point.n_generate > profiling->config.n_positions ||
-        profiling->n_samples + STEPS > SAMPLES_MAX)
-        return true;
-    if (profiling->ns_per_row * n_rows * STEPS > left_ns) return true;
-    return measure_point(profiling, &point, err);
+    int32_t n_canvas = point.n_prompt + point.n_generate;
+    const struct planner_options *room = &profiling->engine.limits.planning;
+    assert(n_canvas > 0);
+    bool is_kept = point.cache == CACHE_NONE || point.n_requests * point.n_prompt <= room->n_slots;
+    if (is_kept && point.n_requests <= REQUESTS_MAX &&
+        point.n_requests * n_canvas <= room->n_rows_max &&
+        n_canvas <= profiling->config.n_positions && profiling->n_points < POINTS_MAX)
+        profiling->points[profiling->n_points++] = point;
 }
 
 /* Whole canvases of at most `n_canvas` cells that together have about `n_rows` rows. */
-static bool try_full(struct profiling *profiling, int32_t n_rows, int32_t n_canvas,
-                     struct error *err)
+static void add_full(struct profiling *profiling, int32_t n_rows, int32_t n_canvas)
 {
     int32_t n_requests = (n_rows + n_canvas - 1) / n_canvas, length = n_rows / n_requests;
     int32_t n_generate = length / 2 < 2 * WINDOW ? length / 2 : 2 * WINDOW;
@@ -183,42 +177,34 @@ static bool try_full(struct profiling *profiling, int32_t n_rows, int32_t n_canv
     assert(n_rows >= 4);
     /* Rates are fitted at powers of two; what lies between shows how well they interpolate. */
     bool is_held_out = (n_rows & (n_rows - 1)) != 0;
-    return try_point(profiling,
-                     (struct point){.n_requests = n_requests,
-                                    .n_prompt = length - n_generate,
-                                    .n_generate = n_generate,
-                                    .cache = CACHE_NONE,
-                                    .is_held_out = is_held_out},
-                     err);
+    add_point(profiling, (struct point){.n_requests = n_requests,
+                                        .n_prompt = length - n_generate,
+                                        .n_generate = n_generate,
+                                        .cache = CACHE_NONE,
+                                        .is_held_out = is_held_out});
 }
 
 /* Few rows, then many; canvases short and long; windows that see a cache. */
-static bool measure_all(struct profiling *profiling, struct error *err)
+static void list_points(struct profiling *profiling)
 {
     static const int32_t canvases[] = {48, 320, 1024};
     static const int32_t prompts[] = {48, 112, 496, 1008};
     int32_t n_rows_max = profiling->engine.limits.planning.n_rows_max;
     assert(n_rows_max > 4);
-    profiling->begin_ns = clock_now_ns();
     for (int32_t n_rows = 4; n_rows <= n_rows_max; n_rows *= 2) {
-        int32_t between = n_rows + n_rows / 2;
         for (size_t i = 0; i < sizeof canvases / sizeof *canvases; i++) {
-            bool is_new = i == 0 || n_rows > canvases[i - 1];
-            if (is_new && !try_full(profiling, n_rows, canvases[i], err)) return false;
-            if (is_new && !try_full(profiling, between, canvases[i], err)) return false;
+            if (i > 0 && n_rows <= canvases[i - 1]) continue;
+            add_full(profiling, n_rows, canvases[i]);
+            add_full(profiling, n_rows + n_rows / 2, canvases[i]);
         }
     }
-    for (int32_t n = 1; n <= REQUESTS_MAX; n *= 2) {
-        for (size_t i = 0; i < sizeof prompts / sizeof *prompts; i++) {
-            struct point point = {.n_requests = n,
-                                  .n_prompt = prompts[i],
-                                  .n_generate = WINDOW,
-                                  .cache = CACHE_DUAL,
-                                  .is_held_out = i == 1};
-            if (!try_point(profiling, point, err)) return false;
-        }
-    }
-    return true;
+    for (int32_t n = 1; n <= REQUESTS_MAX; n *= 2)
+        for (size_t i = 0; i < sizeof prompts / sizeof *prompts; i++)
+            add_point(profiling, (struct point){.n_requests = n,
+                                                .n_prompt = prompts[i],
+                                                .n_generate = WINDOW,
+                                                .cache = CACHE_DUAL,
+                                                .is_held_out = i == 1});
 }
 
 /* ---- the file ---- */
@@ -372,7 +358,9 @@ static bool profile_all(struct profiling *profiling, struct error *err)
     profile->memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
     profile->kv_element_bytes = (double)profiling->engine.memory.slot_bytes / slot_numbers;
     profiling->shape = profile_shape(config, WEIGHT_ELEMENT, profile->kv_element_bytes);
+    list_points(profiling);
     if (!interrupt_install(err) || !measure_all(profiling, err)) return false;
+    take_samples(profiling);
     if (profiling->n_samples < 2 * STEPS)
         return error_set(err, ERROR_UNAVAILABLE,
                          "no iteration of '%s' is short enough to be measured in %d s",

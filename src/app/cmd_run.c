@@ -6,6 +6,7 @@
  *     summary
  */
 #include <assert.h>
+#include <inttypes.h>
 #include <libgen.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@
 #include "app/prompts.h"
 #include "app/report.h"
 #include "app/settings.h"
+#include "app/sink.h"
 #include "app/survey.h"
 #include "app/window.h"
 #include "base/clock.h"
@@ -58,6 +60,7 @@ struct run {
     bool ignored_is_noted, overlooked_is_noted;
     struct cost_model cost;        /* with --profile */
     struct planner_options chosen; /* for the current window */
+    struct sink *iterations;       /* NULL: nobody wants to see them */
 };
 
 /* ---- windows, filled in the background ---- */
@@ -158,23 +161,30 @@ static bool handle_answer(void *context, const struct answer *answer, struct err
     return true;
 }
 
-static bool handle_iteration(void *context)
+static bool handle_iteration(void *context, const struct executor_iteration *iteration)
 {
     struct run *run = context;
+    const struct iteration_load *load = &iteration->load;
     assert(run->output != NULL);
+    if (run->iterations != NULL)
+        fprintf(sink_file(run->iterations),
+                "{\"begin_ns\":%" PRIu64 ",\"end_ns\":%" PRIu64 ",\"predicted_ns\":%" PRIu64
+                ",\"rows\":%" PRId64 ",\"picks\":%" PRId64 ",\"row_keys\":%" PRId64
+                ",\"cached_rows\":%" PRId64 "}\n",
+                iteration->begin_ns - run->style.start_ns, iteration->end_ns - run->style.start_ns,
+                iteration->predicted_ns, load->n_rows, load->n_picks, load->row_keys,
+                load->cached_rows);
     report_tick(&run->report, clock_now_ns());
     return output_tick(run->output, &run->tick_failure) && !interrupt_requested();
 }
 
-/* The phases of a window's requests in scratch memory, or NULL: it holds infill, whose steps nobody
- * can foresee, or is too large to be planned. */
+/* The phases of a window's requests, or NULL: it holds infill, whose steps nobody can foresee. */
 static struct phases *window_phases(struct run *run, const struct window *window)
 {
     const struct phases_model model = {.n_positions = run->config.n_positions,
                                        .shift = run->config.shift};
-    struct phases *phases =
-        arena_try_push(&run->scratch, (size_t)window->n_requests, sizeof *phases);
-    for (int32_t i = 0; i < window->n_requests && phases != NULL; i++) {
+    struct phases *phases = arena_push(&run->arena, (size_t)window->n_requests, sizeof *phases);
+    for (int32_t i = 0; i < window->n_requests; i++) {
         const struct request *request = &window->requests[i];
         assert(request->n_prompt > 0);
         if (request->decode.gen_length == 0 ||
@@ -187,7 +197,7 @@ static struct phases *window_phases(struct run *run, const struct window *window
 /* With a profile: the whole window ahead of time, by the best candidate. */
 static bool plan_window(struct run *run, const struct window *window, struct error *err)
 {
-    size_t mark = run->scratch.used_bytes;
+    size_t mark = run->arena.used_bytes;
     uint64_t begin_ns = clock_now_ns();
     struct plan plan = {0};
     run->chosen = run->engine.limits.planning;
@@ -196,20 +206,20 @@ static bool plan_window(struct run *run, const struct window *window, struct err
                                .cost = &run->cost,
                                .n_requests = window->n_requests,
                                .phases = window_phases(run, window),
-                               .tokens_per_step = 1,
+                               .tokens_per_step = run->options->tokens_per_step,
                                .keeps_runs = true};
     bool is_ok = true;
     if (input.phases != NULL) {
         is_ok = input.options.policy == POLICY_PLANNED ? plan_make_best(&plan, &input, err)
                                                        : plan_make(&plan, &input, err);
         input.options = plan.options;
-        is_ok = is_ok && plan_check(&plan, &input, &run->scratch, err);
+        is_ok = is_ok && plan_check(&plan, &input, &run->arena, err);
         run->chosen = plan.options;
         run->report.planned_ns += plan.makespan_ns;
     }
     run->report.planning_ns += clock_now_ns() - begin_ns;
     plan_clear(&plan);
-    arena_rewind(&run->scratch, mark);
+    arena_rewind(&run->arena, mark);
     return is_ok;
 }
 
@@ -363,12 +373,18 @@ static bool open_engine(struct run *run, struct error *err)
     engine_options.cost = options->profile != NULL ? &run->cost : NULL;
     struct cost_profile profile;
     if (options->profile != NULL && !profile_read(&profile, options->profile, err)) return false;
+    if (options->iterations != NULL &&
+        !sink_open(&run->iterations, options->iterations, options->force, err))
+        return false;
     if (!engine_open(&run->engine, &engine_options, &run->config, &run->arena, err)) return false;
     const struct backend *backend = &run->engine.backend;
     if (options->profile != NULL) {
         struct cost_shape shape =
             profile_shape(&run->config, sizeof(uint16_t), profile.kv_element_bytes);
         cost_init(&run->cost, &profile, &shape);
+        if (!profile.is_measured)
+            report_note(&run->report, "profile %s is a datasheet's: not measured, and not here",
+                        profile.name);
     }
     if (options->verbose || strcmp(backend->ops->name, "cuda") == 0)
         report_note(&run->report, "backend %s: %s", backend->ops->name, backend->machine);
@@ -487,6 +503,7 @@ static bool finish_output(struct run *run, bool is_ok, struct error *err)
 {
     bool is_broken_pipe;
     struct error close_failure = {0};
+    if (run->iterations != NULL) is_ok = sink_close(run->iterations, is_ok ? err : NULL) && is_ok;
     if (run->output == NULL) return is_ok;
     bool is_closed = output_close(run->output, &is_broken_pipe, &close_failure);
     /* Done lines that could not be written weigh more than the wish to stop. */

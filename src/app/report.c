@@ -281,7 +281,7 @@ static int median_error(const struct executor_counts *counts)
     assert(n > 0);
     while ((n_before += counts->n_by_error[percent]) * 2 < n)
         percent++;
-    return percent;
+    return percent + 1;
 }
 
 static void print_summary_json(struct report *report, const struct executor_counts *counts,
@@ -306,6 +306,7 @@ static void print_summary_json(struct report *report, const struct executor_coun
         {"pad_positions", counts->n_pad_positions},
         {"kv_bytes_peak", counts->n_slots_peak * (int64_t)report->slot_bytes},
         {"surprises", counts->n_surprises},
+        {"iterations_ns", (int64_t)counts->iterations_ns},
         {"compute_ns", (int64_t)counts->compute_ns},
         {"planning_ns", (int64_t)(counts->planning_ns + report->planning_ns)},
         {"elapsed_ns", (int64_t)elapsed_ns},
@@ -363,10 +364,11 @@ static void print_summary_text(struct report *report, const struct executor_coun
     if (counts->predicted_ns > 0)
         fprintf(
             stream,
-            "  predicted  %10.2f s           (computed in %.2f s; planned ahead %.2f s; half of "
-            "the iterations within %d %%)\n",
-            seconds(counts->predicted_ns), seconds(counts->compute_ns), seconds(report->planned_ns),
-            median_error(counts));
+            "  predicted  %10.2f s           (took %.2f s: off by %+.1f %%; planned ahead %.2f s; "
+            "half of the forwards within %d %%)\n",
+            seconds(counts->predicted_ns), seconds(counts->iterations_ns),
+            100 * ((double)counts->predicted_ns / (double)counts->iterations_ns - 1),
+            seconds(report->planned_ns), median_error(counts));
     fprintf(stream, "  latency    p50 %.3f s, p90 %.3f s, p99 %.3f s\n",
             seconds(report_percentile_ns(report, 0.50)),
             seconds(report_percentile_ns(report, 0.90)),

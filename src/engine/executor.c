@@ -369,8 +369,7 @@ static void build_batch(struct executor *executor, const struct plan_iteration *
         const struct plan_item *item = &iteration->items[i];
         struct running *running = &executor->running[item->request];
         running->pick_begin = batch->n_picks;
-        if (executor->limits.cost)
-            cost_add_step(&executor->load, &running->phases, &item->shape, running->n_block_masked);
+        cost_add_step(&executor->load, &running->phases, &item->shape, running->n_block_masked);
         add_sequence(executor, running, item, false);
         add_decisions(executor, running);
         if (item->shape.phase == PHASE_REFRESH) {
@@ -402,17 +401,6 @@ static struct matrix forward(struct executor *executor)
     struct matrix logits = {executor->logits, batch->n_rows, n_vocab, DTYPE_F32};
     assert(batch->n_rows <= executor->limits.planning.n_rows_max);
     return forward_run_monolithic(&executor->forward, executor->canvas, &executor->keeps, logits);
-}
-
-/* How far the cost model was off. */
-static void compare_times(struct executor *executor, uint64_t actual_ns)
-{
-    if (!executor->limits.cost || executor->load.n_rows == 0) return;
-    uint64_t predicted_ns = cost_iteration_ns(executor->limits.cost, &executor->load);
-    double off = (double)predicted_ns - (double)actual_ns;
-    int64_t percent = actual_ns > 0 ? (int64_t)(100 * fabs(off) / (double)actual_ns) : 0;
-    executor->counts.predicted_ns += predicted_ns;
-    executor->counts.n_by_error[percent < EXECUTOR_ERRORS ? percent : EXECUTOR_ERRORS - 1]++;
 }
 
 static bool compute(struct executor *executor, struct error *err)
@@ -448,7 +436,6 @@ static bool compute(struct executor *executor, struct error *err)
     executor->counts.n_positions += executor->batch.n_rows;
     executor->counts.n_picks += executor->batch.n_picks;
     executor->counts.compute_ns += device_ns;
-    compare_times(executor, device_ns);
     return true;
 }
 
@@ -634,6 +621,22 @@ static bool run_iteration(struct executor *executor, const struct plan_iteration
     return compute(executor, err) && advance_all(executor, iteration, events, err);
 }
 
+/* Times it, and how far the cost model was off. */
+static void compare_times(struct executor *executor, struct executor_iteration *done)
+{
+    struct executor_counts *counts = &executor->counts;
+    uint64_t took_ns = clock_now_ns() - done->begin_ns;
+    done->end_ns = done->begin_ns + took_ns;
+    done->load = executor->load;
+    counts->iterations_ns += took_ns;
+    assert(done->load.n_rows > 0);
+    if (!executor->limits.cost) return;
+    done->predicted_ns = cost_iteration_ns(executor->limits.cost, &done->load);
+    double off = took_ns > 0 ? fabs((double)done->predicted_ns / (double)took_ns - 1) : 0;
+    counts->predicted_ns += done->predicted_ns;
+    counts->n_by_error[(int)fmin(100 * off, EXECUTOR_ERRORS - 1)]++;
+}
+
 bool executor_run(struct executor *executor, const struct request *requests, int32_t n_requests,
                   const struct executor_events *events, struct error *err)
 {
@@ -643,17 +646,18 @@ bool executor_run(struct executor *executor, const struct request *requests, int
     start_all(executor, requests, n_requests);
     for (;;) {
         struct plan_iteration iteration;
+        struct executor_iteration done = {.begin_ns = clock_now_ns()};
         uint64_t next_ns;
-        uint64_t begin_ns = clock_now_ns();
+        bool goes_on;
         enum planner_status status =
-            planner_next(executor->planner, begin_ns, &iteration, &next_ns);
-        executor->counts.planning_ns += clock_now_ns() - begin_ns;
+            planner_next(executor->planner, done.begin_ns, &iteration, &next_ns);
+        executor->counts.planning_ns += clock_now_ns() - done.begin_ns;
         if (status == PLANNER_DONE) break;
-        if (status == PLANNER_ITERATION && !run_iteration(executor, &iteration, events, err))
-            return false;
-        if (executor->n_running == 0) break;
-        bool goes_on = status == PLANNER_IDLE ? events->waited(events->context, next_ns)
-                                              : events->iterated(events->context);
+        if (status == PLANNER_ITERATION) {
+            if (!run_iteration(executor, &iteration, events, err)) return false;
+            compare_times(executor, &done);
+            goes_on = events->iterated(events->context, &done) || executor->n_running == 0;
+        } else goes_on = events->waited(events->context, next_ns);
         if (!goes_on) return error_set(err, ERROR_STOPPED, "stopped on request");
     }
     executor->counts.n_surprises += planner_surprises(executor->planner);

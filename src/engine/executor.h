@@ -24,6 +24,12 @@ struct executor_limits {
     const struct cost_model *cost;   /* of this machine, borrowed; NULL: nothing is predicted */
 };
 
+/* An iteration that is over: from deciding it to giving the answers that it completed. */
+struct executor_iteration {
+    uint64_t begin_ns, end_ns, predicted_ns; /* the last: 0 without a cost model */
+    struct iteration_load load;
+};
+
 /* Where finished work goes, and how a run is stopped. `context` is handed back. */
 struct executor_events {
     void *context;
@@ -31,7 +37,7 @@ struct executor_events {
      * completion, from the caller's thread. False stops the run with `err`. */
     bool (*answered)(void *context, const struct answer *answer, struct error *err);
     /* After every iteration; false: stop now. Unfinished requests simply have no answer. */
-    bool (*iterated)(void *context);
+    bool (*iterated)(void *context, const struct executor_iteration *iteration);
     /* Nothing can be computed before `until_ns`; returns then, or earlier. False: stop now. NULL:
      * no request has an arrival. */
     bool (*waited)(void *context, uint64_t until_ns);
@@ -46,13 +52,13 @@ struct executor_counts {
     int64_t n_positions;                          /* rows fed through the layers, padding counted */
     int64_t n_refresh_positions, n_pad_positions; /* of them; the rest is Reuse */
     int64_t n_slots_peak;                         /* most KV slots held at a time, per layer */
-    int64_t n_slots_held;                         /* in the last iteration */
-    int64_t n_surprises;   /* steps that ended otherwise than the plan expected */
-    int64_t n_picks;       /* rows that met the vocabulary */
-    int64_t n_commits;     /* tokens committed */
-    uint64_t compute_ns;   /* time inside iterations */
-    uint64_t planning_ns;  /* time that deciding them took */
-    uint64_t predicted_ns; /* what the cost model says of those iterations; 0 without one */
+    int64_t n_slots_held;                /* in the last iteration */
+    int64_t n_surprises;                 /* steps that ended otherwise than the plan expected */
+    int64_t n_picks;                     /* rows that met the vocabulary */
+    int64_t n_commits;                   /* tokens committed */
+    uint64_t iterations_ns, compute_ns;  /* time that they took; inside the backend */
+    uint64_t planning_ns;                /* time that deciding them took */
+    uint64_t predicted_ns;               /* what the cost model says of them; 0 without one */
     int64_t n_by_error[EXECUTOR_ERRORS]; /* iterations by |predicted - actual| / actual, in whole
                                             percents; the last: and more */
 };

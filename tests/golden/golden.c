@@ -77,9 +77,10 @@ static bool collect(void *context, const struct answer *answer, struct error *er
     return true;
 }
 
-static bool go_on(void *context)
+static bool go_on(void *context, const struct executor_iteration *iteration)
 {
     (void)context;
+    (void)iteration;
     return true;
 }
 

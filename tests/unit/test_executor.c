@@ -21,6 +21,7 @@ struct outcome {
     bool is_stopped[N_REQUESTS];
     int32_t ids[N_REQUESTS][64];
     int32_t n_iterations, n_iterations_max; /* 0: no limit */
+    int64_t n_rows, n_picks;
 };
 
 static void open_engine_with(const struct engine_options *options, int32_t shift)
@@ -82,9 +83,13 @@ static bool answered(void *context, const struct answer *answer, struct error *e
     return true;
 }
 
-static bool iterated(void *context)
+static bool iterated(void *context, const struct executor_iteration *iteration)
 {
     struct outcome *outcome = context;
+    cr_assert_gt(iteration->end_ns, iteration->begin_ns);
+    cr_assert_gt(iteration->load.n_rows, 0);
+    outcome->n_rows += iteration->load.n_rows;
+    outcome->n_picks += iteration->load.n_picks;
     outcome->n_iterations++;
     return outcome->n_iterations_max == 0 || outcome->n_iterations < outcome->n_iterations_max;
 }
@@ -457,8 +462,12 @@ Test(executor, counts_add_up)
     for (int32_t i = 0; i < N_REQUESTS; i++)
         n_tokens += outcome.n_tokens[i];
     cr_assert_eq(counts.n_commits, n_tokens);
-    cr_assert_eq(counts.n_iterations, outcome.n_iterations + 1);
+    cr_assert_eq(counts.n_iterations, outcome.n_iterations);
+    cr_assert_eq(counts.n_positions, outcome.n_rows);
+    cr_assert_eq(counts.n_picks, outcome.n_picks);
     cr_assert_gt(counts.n_positions, counts.n_picks);
+    cr_assert_eq(counts.predicted_ns, 0);
+    cr_assert_leq(counts.compute_ns + counts.planning_ns, counts.iterations_ns);
     close_engine();
 }
 

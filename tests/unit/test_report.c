@@ -121,6 +121,29 @@ Test(report, summary_as_json_has_the_same_figures)
     json_decref(root);
 }
 
+Test(report, with_a_profile_the_summary_says_how_far_off_it_was)
+{
+    struct executor_counts counts = {.n_iterations = 4,
+                                     .iterations_ns = 10 * SECOND,
+                                     .planning_ns = SECOND / 2,
+                                     .n_surprises = 3,
+                                     .n_by_error = {[2] = 1, [7] = 1, [50] = 1, [200] = 1}};
+    start(false);
+    report_answered(&report, 40, 64, SECOND);
+    report_summary(&report, &counts, 12 * SECOND, false);
+    const char *summary = printed();
+    cr_assert_not_null(strstr(summary, "0.500 s           (3 steps ended otherwise"), "%s",
+                       summary);
+    cr_assert_null(strstr(summary, "off by"), "%s", summary);
+    report.planned_ns = 12 * SECOND;
+    counts.predicted_ns = 9 * SECOND;
+    report_summary(&report, &counts, 12 * SECOND, false);
+    summary = printed();
+    cr_assert_not_null(strstr(summary, "9.00 s           (took 10.00 s: off by -10.0 %; planned "
+                                       "ahead 12.00 s; half of the forwards within 8 %)"),
+                       "%s", summary);
+}
+
 Test(report, a_run_without_answers_divides_by_nothing)
 {
     start(false);
