@@ -239,6 +239,58 @@ def check_profile(executable, data, folder):
         assert math.isclose(told["largest_error"], found[-1], abs_tol=0.001)
 
 
+def run_timed(executable, data, folder, *options):
+    """A run with the profile that was measured: its summary and its iterations."""
+    done = subprocess.run(
+        [executable, "run", "-m", data / "golden" / "llada-gqa", "--profile", "box.json", "-f",
+         "--iterations", "i.jsonl", "--log-format", "json", "--progress", "never",
+         "--no-compress", "-o", "a.jsonl", *options, "t.jsonl"],
+        cwd=folder, check=True, capture_output=True,
+    )
+    summary = json.loads(done.stderr.splitlines()[-1])
+    return summary, [json.loads(line) for line in open(folder / "i.jsonl", encoding="utf-8")]
+
+
+def check_times(executable, data, folder):
+    """Predicted and actual time of each iteration, their sums, and the plan that was ahead."""
+    source = random.Random(3)
+    prompts = ({"prompt_token_ids": [source.randrange(5, 50) for _ in range(2 + i % 17)]}
+               for i in range(40))
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, prompts)), encoding="utf-8")
+    config = json.loads((data / "golden" / "llada-gqa" / "config.json").read_text())
+    shape = Shape(config, json.loads((folder / "box.json").read_text()))
+    lengths = ["--gen-length", "16", "--block-length", "8", "--window", "15"]
+    for options in (["--cache", "dual"], ["--cache", "none", "--policy", "static"],
+                    ["--cache", "sparse", "--cfg-scale", "0.5"], ["--threshold", "0.02"]):
+        is_open = options[0] == "--threshold"
+        summary, iterations = run_timed(
+            executable, data, folder, *lengths, "--no-early-stop", *options)
+        for i in iterations:
+            wanted = shape.iteration_ns(i["rows"], i["picks"], i["row_keys"], i["cached_rows"])
+            assert abs(i["predicted_ns"] - wanted) <= 1 + 1e-6 * wanted, (i, wanted)
+        assert all(a["end_ns"] <= b["begin_ns"] for a, b in zip(iterations, iterations[1:]))
+        took = [i["end_ns"] - i["begin_ns"] for i in iterations]
+        assert len(iterations) == summary["forwards"]
+        assert sum(took) == summary["iterations_ns"] <= summary["elapsed_ns"]
+        assert summary["compute_ns"] + summary["planning_ns"] > 0
+        assert sum(i["rows"] for i in iterations) == summary["positions"]
+        assert sum(i["picks"] for i in iterations) == summary["picks"]
+        assert sum(i["predicted_ns"] for i in iterations) == summary["predicted_ns"]
+        off = sorted(abs(i["predicted_ns"] / t - 1) for i, t in zip(iterations, took))
+        told, half = summary["prediction_error_median"], off[(len(off) - 1) // 2]
+        assert told >= 2 or half <= told + 1e-9 <= half + 0.011, (told, half)
+        # What ends as expected runs as planned, to the nanosecond.
+        assert (summary["surprises"] > 0) == is_open
+        assert (summary["planned_ns"] == summary["predicted_ns"]) != is_open, summary
+    shown = subprocess.run([executable, "report", "--json", "a.jsonl", "i.jsonl"], cwd=folder,
+                           check=True, capture_output=True)
+    run = json.loads(shown.stdout)["runs"][0]
+    assert run["iterations"] == len(iterations)
+    assert math.isclose(run["iterations_s"] * 1e9, sum(took), rel_tol=1e-6)
+    assert math.isclose(run["predicted_s"] * 1e9, summary["predicted_ns"], rel_tol=1e-6)
+    assert math.isclose(run["prediction_error_p50_percent"], 100 * half, rel_tol=1e-6)
+
+
 def check_report(executable, folder):
     """Percentiles of random records."""
     source, lines, waits = random.Random(5), [], []
@@ -354,13 +406,14 @@ def main():
         (150, 4096, 20000, "dual", "planned", "tail", "l40s"),
         (300, 16384, 100000, "sparse", "planned", "mean", "h200"),
     ]
-    print(f"1..{len(cases) + 5}")
+    print(f"1..{len(cases) + 6}")
     n_failed = 0
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         checks = [(f"plan {' '.join(map(str, case))}", check_plan, (executable, data, folder, case))
                   for case in cases]
         checks.append(("profile", check_profile, (executable, data, folder)))
+        checks.append(("times", check_times, (executable, data, folder)))
         for check in (check_report, check_page, check_lines, check_comparison):
             checks.append((check.__name__.removeprefix("check_"), check, (executable, folder)))
         for i, (title, check, arguments) in enumerate(checks, 1):

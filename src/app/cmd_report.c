@@ -42,6 +42,10 @@ static const struct figure figures[] = {
     {"queue_p99_s", "  p99 s", 3},
     {"first_block_p50_s", "to the first block, p50 s", 3},
     {"first_block_p99_s", "  p99 s", 3},
+    {"iterations", "forward passes", 0},
+    {"iterations_s", "  took, s", 3},
+    {"predicted_s", "  predicted, s", 3},
+    {"prediction_error_p50_percent", "  each off by, p50 %", 1},
 };
 
 enum { FIGURES = sizeof figures / sizeof *figures };
@@ -60,20 +64,27 @@ static double refresh_share(const struct records *run)
 
 static void take_figures(double values[FIGURES], const struct records *run)
 {
+    const struct iterations *passes = &run->passes;
     const struct figures_spread *took = &run->latency_s, *queue = &run->queue_s;
     const struct figures_spread *block = &run->block_s, *in = &run->prompt, *out = &run->tokens;
     double span = span_s(run), tokens = fmax(run->n_tokens, 1), n = (double)run->n;
     double refresh = 100 * refresh_share(run), steps = run->refresh_steps + run->reuse_steps;
     double ppt = run->positions < 0 ? NAN : run->positions / tokens, failed = (double)run->n_failed;
+    double known = run->passes.n > 0 ? 1 : NAN, foreseen = run->passes.n_errors > 0 ? 1 : NAN;
+    struct figures_spread off = {.p50 = NAN};
+    if (passes->n_errors > 0) figures_spread(&off, passes->errors, passes->n_errors);
     const double counts[] = {n, failed, run->n_tokens, span, run->n_tokens / span, n / span, ppt};
     const double rest[] = {steps / tokens, refresh,    100 - refresh, in->p50,
                            in->p99,        out->p50,   out->p99,      took->mean,
                            took->p50,      took->p90,  took->p99,     took->most,
                            queue->p50,     queue->p99, block->p50,    block->p99};
-    static_assert(sizeof counts + sizeof rest == FIGURES * sizeof *values, "a value for each name");
+    const double forwards[] = {(double)passes->n * known, passes->took_s * known,
+                               passes->predicted_s * foreseen, off.p50};
+    static_assert(sizeof counts + sizeof rest + sizeof forwards == FIGURES * sizeof *values, "");
     assert(n > 0);
     memcpy(values, counts, sizeof counts);
     memcpy(values + sizeof counts / sizeof *counts, rest, sizeof rest);
+    memcpy(values + FIGURES - 4, forwards, sizeof forwards);
 }
 
 struct reporting {
@@ -375,10 +386,17 @@ static bool report_all(struct reporting *reporting, const struct options *option
     struct sink *sink;
     assert(options->n_operands > 0);
     for (int32_t i = 0; i < options->n_operands; i++) {
-        reporting->n_runs++;
-        if (!records_read(&reporting->runs[i], options->operands[i], err)) return false;
-        take_figures(reporting->values[i], &reporting->runs[i]);
+        struct records *read = &reporting->runs[reporting->n_runs++];
+        if (!records_read(read, options->operands[i], err)) return false;
+        if (read->n > 0) continue;
+        if (reporting->n_runs == 1 || read[-1].passes.n > 0)
+            return error_set(err, ERROR_USAGE, "%s: iterations belong behind their run's answers",
+                             options->operands[i]);
+        reporting->n_runs--;
+        read[-1].passes = read->passes;
     }
+    for (int32_t i = 0; i < reporting->n_runs; i++)
+        take_figures(reporting->values[i], &reporting->runs[i]);
     if (options->json && !print_json(reporting, err)) return false;
     if (!options->json) print_table(reporting);
     if (options->html == NULL) return true;

@@ -96,6 +96,29 @@ static bool grow(struct records *records, struct error *err)
     return true;
 }
 
+static bool read_iteration(struct iterations *passes, struct reader *reader, const json_t *root)
+{
+    double took_ns = read_number(reader, root, "end_ns", REQUIRED) -
+                     read_number(reader, root, "begin_ns", REQUIRED);
+    double predicted_ns = read_number(reader, root, "predicted_ns", REQUIRED);
+    int64_t n = passes->n_errors;
+    assert(n <= passes->n);
+    if (reader->failed) return false;
+    passes->n++;
+    passes->took_s += took_ns * 1e-9;
+    passes->predicted_s += predicted_ns * 1e-9;
+    if (predicted_ns <= 0 || took_ns <= 0) return true;
+    if ((n & (n - 1)) == 0) { /* full */
+        double *errors = reallocarray(passes->errors, (size_t)(2 * n + 1), sizeof *errors);
+        if (errors == NULL)
+            return error_set(reader->err, ERROR_UNAVAILABLE, "not enough memory for %s",
+                             reader->path);
+        passes->errors = errors;
+    }
+    passes->errors[passes->n_errors++] = 100 * fabs(predicted_ns / took_ns - 1);
+    return true;
+}
+
 static bool read_line(struct records *records, struct reader *reader, const json_t *root)
 {
     const json_t *response = json_object_get(root, "response");
@@ -107,6 +130,8 @@ static bool read_line(struct records *records, struct reader *reader, const json
         records->n_failed++;
         return true;
     }
+    if (json_object_get(root, "row_keys") != NULL)
+        return read_iteration(&records->passes, reader, root);
     if (!json_is_object(json_object_get(facts, "timing")))
         return error_set(reader->err, ERROR_FORMAT,
                          "%s:%" PRId64 ": is no line of output: it has neither timing nor error",
@@ -191,6 +216,7 @@ bool records_read(struct records *records, const char *path, struct error *err)
     line_reader_close(lines);
     if (!is_ok) return false;
     if (records->n > 0) return sum_up(records, err);
+    if (records->passes.n > 0) return true;
     return error_set(err, ERROR_FORMAT, "%s: has no answers (%" PRId64 " failed lines)", path,
                      records->n_failed);
 }
@@ -199,5 +225,6 @@ void records_free(struct records *records)
 {
     assert(records != NULL);
     free(records->items);
+    free(records->passes.errors);
     *records = (struct records){0};
 }

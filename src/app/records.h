@@ -19,6 +19,13 @@ struct record {
     double latency_s, queue_s, block_s; /* since arrival: finished, first forward, first block */
 };
 
+/* Forward passes: sums, and a percentage for each of those whose time was predicted. */
+struct iterations {
+    int64_t n, n_errors;
+    double took_s, predicted_s;
+    double *errors; /* [n_errors], |predicted / took - 1| in percent; heap */
+};
+
 struct records {
     const char *path; /* borrowed */
     int64_t n, n_max, n_failed;
@@ -28,10 +35,12 @@ struct records {
     double n_tokens, refresh_steps, reuse_steps;
     double positions; /* negative: some line does not say */
     struct figures_spread prompt, tokens, latency_s, queue_s, block_s;
+    struct iterations passes; /* of a file of iterations, or zeros */
 };
 
-/* Reads a file, plain or compressed, and takes the figures. Free with records_free, also after a
- * failure. False: ERROR_NO_INPUT, or ERROR_FORMAT naming file, line and key. */
+/* Reads a file, plain or compressed, of answers or of iterations (run --iterations), and takes the
+ * figures. Free with records_free, also after a failure. False: ERROR_NO_INPUT, or ERROR_FORMAT
+ * naming file, line and key. */
 bool records_read(struct records *records, const char *path, struct error *err);
 void records_free(struct records *records);
 

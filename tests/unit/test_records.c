@@ -121,6 +121,35 @@ static void expect_refused(const char *text, const char *words)
     cr_assert_eq(err.code, ERROR_FORMAT);
 }
 
+#define ITERATION(end, predicted)                                                                  \
+    "{\"begin_ns\":1000000000,\"end_ns\":" end ",\"predicted_ns\":" predicted                      \
+    ",\"rows\":8,\"picks\":2,\"row_keys\":64,\"cached_rows\":0}\n"
+
+Test(records, iterations_give_sums_and_how_far_off_each_was)
+{
+    cr_assert(read_text(ITERATION("2000000000", "1100000000") ITERATION("3000000000", "1000000000")
+                            ITERATION("5000000000", "4040000000")),
+              "%s", err.message);
+    cr_assert_eq(records.n, 0);
+    cr_assert_eq(records.passes.n, 3);
+    cr_assert_float_eq(records.passes.took_s, 7, 1e-9);
+    cr_assert_float_eq(records.passes.predicted_s, 6.14, 1e-9);
+    cr_assert_eq(records.passes.n_errors, 3);
+    const double wanted[] = {10, 50, 1};
+    for (int i = 0; i < 3; i++)
+        cr_assert_float_eq(records.passes.errors[i], wanted[i], 1e-6);
+}
+
+Test(records, iterations_that_nobody_predicted_have_no_errors)
+{
+    cr_assert(read_text(ITERATION("2000000000", "0")), "%s", err.message);
+    cr_assert_eq(records.passes.n, 1);
+    cr_assert_eq(records.passes.n_errors, 0);
+    records_free(&records);
+    cr_assert_not(read_text(ITERATION("2000000000", "\"x\"")));
+    cr_assert(strstr(err.message, ":1: predicted_ns is"), "%s", err.message);
+}
+
 Test(records, what_is_no_line_of_a_run_is_named)
 {
     expect_refused("", "has no answers");
