@@ -234,8 +234,7 @@ static void bench_time(void)
             exit(puts(err.message));
         clock_t end = clock();
         plan_bounds(&bounds, &input);
-        printf("| %d | %.2f | %ld | %.2f | %lld | %.3f |
-", scene.n_requests,
+        printf("| %d | %.2f | %ld | %.2f | %lld | %.3f |\n", scene.n_requests,
                (double)(made - start) / CLOCKS_PER_SEC, usage.ru_maxrss / 1024,
                (double)(end - made) / CLOCKS_PER_SEC, (long long)plan.n_iterations,
                (double)plan.makespan_ns / (double)bounds.memory_ns);

@@ -228,9 +228,10 @@ static void note_iteration(struct replay *replay)
     replay->resumed_ns = now_ns;
 }
 
-static bool handle_iteration(void *context)
+static bool handle_iteration(void *context, const struct executor_iteration *iteration)
 {
     struct replay *replay = context;
+    (void)iteration; /* counts of the executor say more */
     assert(replay->output != NULL);
     note_iteration(replay);
     return output_tick(replay->output, &replay->tick_failure) && !interrupt_requested();
