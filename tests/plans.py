@@ -259,7 +259,7 @@ def check_times(executable, data, folder):
     (folder / "t.jsonl").write_text("\n".join(map(json.dumps, prompts)), encoding="utf-8")
     config = json.loads((data / "golden" / "llada-gqa" / "config.json").read_text())
     shape = Shape(config, json.loads((folder / "box.json").read_text()))
-    lengths = ["--gen-length", "16", "--block-length", "8", "--window", "15"]
+    lengths = ["--gen-length", "16", "--block-length", "8", "--window", "15", "--threshold", "0"]
     for options in (["--cache", "dual"], ["--cache", "none", "--policy", "static"],
                     ["--cache", "sparse", "--cfg-scale", "0.5"], ["--threshold", "0.02"]):
         is_open = options[0] == "--threshold"
