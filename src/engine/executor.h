@@ -52,7 +52,7 @@ struct executor_counts {
     int64_t n_positions;                          /* rows fed through the layers, padding counted */
     int64_t n_refresh_positions, n_pad_positions; /* of them; the rest is Reuse */
     int64_t n_slots_peak;                         /* most KV slots held at a time, per layer */
-    int64_t n_slots_held;                /* in the last iteration */
+    int64_t n_slots_held;                         /* in the last iteration */
     int64_t n_surprises;                 /* steps that ended otherwise than the plan expected */
     int64_t n_picks;                     /* rows that met the vocabulary */
     int64_t n_commits;                   /* tokens committed */
