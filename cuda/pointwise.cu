@@ -94,65 +94,45 @@ cudaError_t launch_gather_rows(bf16 *out, const bf16 *x, const int32_t *picked_r
 
 /* ---- rope ---- */
 
-#define HEADS_TOGETHER 8 /* heads of a row that share what a thread has read of the table */
-
-template <int n_pairs>
-static __device__ __forceinline__ void
-rotate_pairs(bf16 *low, bf16 *high, const float cosine[n_pairs], const float sine[n_pairs])
-{
-    float a[n_pairs], b[n_pairs];
-    if constexpr (n_pairs == WIDE) {
-        wide_unpack(a, wide_load(low));
-        wide_unpack(b, wide_load(high));
-    } else {
-        a[0] = __bfloat162float(low[0]);
-        b[0] = __bfloat162float(high[0]);
-    }
-#pragma unroll
-    for (int k = 0; k < n_pairs; k++) {
-        float first = a[k];
-        a[k] = first * cosine[k] - b[k] * sine[k];
-        b[k] = b[k] * cosine[k] + first * sine[k];
-    }
-    if constexpr (n_pairs == WIDE) {
-        wide_store(low, wide_pack(a));
-        wide_store(high, wide_pack(b));
-    } else {
-        low[0] = __float2bfloat16_rn(a[0]);
-        high[0] = __float2bfloat16_rn(b[0]);
-    }
-}
-
-/* A thread rotates one pair of rope (backend.h) in some heads of a row, or WIDE pairs where they
- * are aligned. */
+/* A thread rotates one pair of rope (backend.h), or WIDE pairs where they are aligned. */
 template <int n_pairs>
 static __global__ void __launch_bounds__(THREADS) rotate(bf16 *x, rope_shape shape, int64_t n)
 {
     int64_t at = thread_index();
     if (at >= n) return;
     int32_t half = shape.head_dim / 2, per_head = half / n_pairs;
-    int32_t n_groups = (shape.n_heads + HEADS_TOGETHER - 1) / HEADS_TOGETHER;
-    int64_t row = at / (per_head * n_groups);
-    int32_t within = (int32_t)(at % (per_head * n_groups));
-    int32_t head = within / per_head * HEADS_TOGETHER, i = within % per_head * n_pairs;
-    int32_t end = head + HEADS_TOGETHER < shape.n_heads ? head + HEADS_TOGETHER : shape.n_heads;
+    int64_t row = at / (per_head * shape.n_heads);
+    int32_t within = (int32_t)(at % (per_head * shape.n_heads));
+    int32_t head = within / per_head, i = within % per_head * n_pairs;
     int32_t batch_row = shape.row_of ? shape.row_of[row] : (int32_t)row;
-    const float *table = shape.table + (int64_t)shape.position[batch_row] * shape.head_dim + i;
-    float cosine[n_pairs], sine[n_pairs];
+    const float *cosines = shape.table + (int64_t)shape.position[batch_row] * shape.head_dim + i;
+    bf16 *low = x + row * shape.n_cols + shape.col_begin + head * shape.head_dim + i;
+    float a[n_pairs], b[n_pairs];
+    if constexpr (n_pairs == WIDE) {
+        wide_unpack(a, wide_load(low));
+        wide_unpack(b, wide_load(low + half));
+    } else {
+        a[0] = __bfloat162float(low[0]);
+        b[0] = __bfloat162float(low[half]);
+    }
 #pragma unroll
     for (int k = 0; k < n_pairs; k++) {
-        cosine[k] = table[k];
-        sine[k] = table[half + k];
+        float c = cosines[k], s = cosines[half + k], first = a[k];
+        a[k] = first * c - b[k] * s;
+        b[k] = b[k] * c + first * s;
     }
-    bf16 *low = x + row * shape.n_cols + shape.col_begin + head * shape.head_dim + i;
-    for (; head < end; head++, low += shape.head_dim)
-        rotate_pairs<n_pairs>(low, low + half, cosine, sine);
+    if constexpr (n_pairs == WIDE) {
+        wide_store(low, wide_pack(a));
+        wide_store(low + half, wide_pack(b));
+    } else {
+        low[0] = __float2bfloat16_rn(a[0]);
+        low[half] = __float2bfloat16_rn(b[0]);
+    }
 }
 
 cudaError_t launch_rope(bf16 *x, const rope_shape *shape, cudaStream_t stream)
 {
-    int32_t n_groups = (shape->n_heads + HEADS_TOGETHER - 1) / HEADS_TOGETHER;
-    int64_t n = (int64_t)shape->n_rows * n_groups * (shape->head_dim / 2);
+    int64_t n = (int64_t)shape->n_rows * shape->n_heads * (shape->head_dim / 2);
     bool is_wide = shape->head_dim % (2 * WIDE) == 0 && shape->col_begin % WIDE == 0 &&
                    shape->n_cols % WIDE == 0;
     if (n == 0) return cudaSuccess;

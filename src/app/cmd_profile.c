@@ -209,6 +209,12 @@ static void list_points(struct profiling *profiling)
 
 /* ---- the file ---- */
 
+static bool is_on_gpu(const struct profiling *profiling)
+{
+    assert(profiling->engine.backend.ops != NULL);
+    return strcmp(profiling->engine.backend.ops->name, "cuda") == 0;
+}
+
 static void add_field(json_t *root, const char *key, json_t *value, const char *source)
 {
     assert(source[0] != '\0');
@@ -269,16 +275,18 @@ static json_t *make_file(const struct profiling *profiling, const struct fit_err
                                                "flops_per_s", profile->rates[i].flops_per_s));
     json_object_update_new(
         root, json_pack("{s:s, s:s, s:b, s:s, s:s, s:{s:s, s:s}}", "name", profile->name, "device",
-                        name_processor(processor), "measured", 1, "model",
-                        profiling->options->model, "backend", profiling->engine.backend.ops->name,
-                        "versions", "dllm-batch", DLLM_BATCH_VERSION, "compiler", __VERSION__));
+                        is_on_gpu(profiling) ? profiling->engine.backend.machine
+                                             : name_processor(processor),
+                        "measured", 1, "model", profiling->options->model, "backend",
+                        profiling->engine.backend.ops->name, "versions", "dllm-batch",
+                        DLLM_BATCH_VERSION, "compiler", __VERSION__));
     add_field(root, "base_ns", json_real(profile->base_ns), fitted);
     add_field(root, "bytes_per_s", json_real(profile->bytes_per_s), fitted);
     add_field(root, "attention_flops_per_s", json_real(profile->attention_flops_per_s), fitted);
     add_field(root, "kv_element_bytes", json_real(profile->kv_element_bytes),
               "the backend's cache");
     add_field(root, "memory_bytes", json_integer((json_int_t)profile->memory_bytes),
-              "physical memory of the machine");
+              is_on_gpu(profiling) ? "free memory of the device" : "memory of the machine");
     add_field(root, "rates", rates, fitted);
     json_object_set_new(root, "fit", make_errors(&errors[0]));
     json_object_set_new(root, "held_out", make_errors(&errors[1]));
@@ -356,6 +364,9 @@ static bool profile_all(struct profiling *profiling, struct error *err)
     profile->n_rates = 1;
     profile->rates[0] = (struct cost_rate){.n_rows = 1, .flops_per_s = 1};
     profile->memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    if (is_on_gpu(profiling)) /* what was free when the engine opened */
+        profile->memory_bytes =
+            backend_free_bytes(&profiling->engine.backend) + profiling->engine.memory.total_bytes;
     profile->kv_element_bytes = (double)profiling->engine.memory.slot_bytes / slot_numbers;
     profiling->shape = profile_shape(config, WEIGHT_ELEMENT, profile->kv_element_bytes);
     list_points(profiling);
