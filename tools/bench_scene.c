@@ -158,12 +158,12 @@ static struct score score_of(const struct scene *scene, const struct plan *plan,
                              const struct plan_input *input)
 {
     struct arena scratch;
-    struct plan_bounds bounds;
+    struct plan_bounds bounds = {0};
     struct plan_input planned = *input;
     int64_t n_tokens = 0;
     if (!arena_create(&scratch, (size_t)1 << 24, NULL)) exit(1);
     planned.options = plan->options;
-    plan_bounds(&bounds, &planned);
+    if (scene->rate == 0) plan_bounds(&bounds, &planned);
     for (int32_t i = 0; i < input->n_requests; i++)
         n_tokens += scene->workload->n_output[i % scene->workload->n_requests];
     double s = (double)plan->makespan_ns;

@@ -52,7 +52,7 @@ struct score {
     double tokens_per_s;        /* all that were asked for, up to a stop that counts */
     double useful_per_s;        /* up to where the trace says that an output stops */
     double positions_per_token; /* of tokens_per_s */
-    double makespan_s;          /* and as a multiple of the lower bounds: */
+    double makespan_s;          /* and as a multiple of the lower bounds, all at once: */
     double of_bound_memory, of_bound;
     struct plan_latency latency;
     struct planner_options options; /* of the plan that was chosen */
