@@ -10,17 +10,13 @@
 #include "app/describe.h"
 #include "plan/phases.h"
 
-enum {
-    GEN_LENGTH_DEFAULT = 128,
-    BLOCK_LENGTH_DEFAULT = 32,
-    PROMPT_REFRESH_DEFAULT = 4,
-    SUFFIX_WINDOW_DEFAULT = 2,
-};
+enum { GEN_LENGTH_DEFAULT = 128, BLOCK_LENGTH_DEFAULT = 32 };
 
 /* With the dual cache the fewest positions per token within a point of plain decoding in accuracy
  * (BENCHMARKS.md), where LLaDA's rules decode block by block; Dream's rules and infill, for which
  * nothing was measured, decode as published. Two blocks of 32 are about what DPad keeps of the
  * suffix (arXiv 2508.14148); four are within dLLM-Cache's prompt interval (2506.06295). */
+enum { PROMPT_REFRESH_DEFAULT = 4, SUFFIX_WINDOW_DEFAULT = 2 };
 static const double THRESHOLD_DEFAULT = 0.9;
 
 static const char *const remasking_names[REMASKING_COUNT] = {
@@ -96,15 +92,15 @@ static bool read_real(const struct option_info *info, double *field, const char 
     return true;
 }
 
-/* Whether `choices` ("a|b") has `word` [n]. */
-static bool has_choice(const char *choices, const char *word, size_t n)
+/* Which of `choices` ("a|b") `word` [n] is; -1: none. */
+static int find_choice(const char *choices, const char *word, size_t n)
 {
     assert(choices[0] != '\0');
-    for (const char *at = choices;; at++) {
-        size_t n_choice = strcspn(at, "|");
-        if (n_choice == n && memcmp(at, word, n) == 0) return true;
-        at += n_choice;
-        if (*at == '\0') return false;
+    for (int i = 0;; i++) {
+        size_t n_choice = strcspn(choices, "|");
+        if (n_choice == n && memcmp(choices, word, n) == 0) return i;
+        if (choices[n_choice] == '\0') return -1;
+        choices += n_choice + 1;
     }
 }
 
@@ -113,13 +109,12 @@ static bool read_choice(const struct option_info *info, const char **field, cons
 {
     assert(info->choices != NULL);
     if (json_is_string(value) &&
-        has_choice(info->choices, json_string_value(value), json_string_length(value))) {
+        find_choice(info->choices, json_string_value(value), json_string_length(value)) >= 0) {
         *field = json_string_value(value);
         return true;
     }
     char wish[256];
-    bool is_list = strchr(info->choices, '|') != NULL;
-    size_t n = (size_t)snprintf(wish, sizeof wish, is_list ? "one of " : "");
+    size_t n = (size_t)snprintf(wish, sizeof wish, "one of ");
     for (const char *at = info->choices; *at != '\0' && n + 3 < sizeof wish; at++) {
         wish[n++] = *at == '|' ? ',' : *at;
         if (*at == '|') wish[n++] = ' ';
@@ -147,6 +142,13 @@ bool settings_read(struct options *layer, enum option_id id, const char *key, co
     }
     if (is_valid) layer->is_set[id] = true;
     return is_valid;
+}
+
+/* Which member of its enum an option's word is, all in the order of options.def; -1: none. */
+static int choice_of(enum option_id id, const char *word)
+{
+    assert(word != NULL);
+    return find_choice(options_info(id)->choices, word, strlen(word));
 }
 
 /* ---- layers ---- */
@@ -223,24 +225,13 @@ static bool resolve_remasking(struct decode_settings *decode, const struct model
     assert(decode->threshold == 0 || decode->factor == 0);
     const char *const *given = find_given(layers, OPTION_remasking);
     const char *name = given != NULL ? *given : config->remasking;
-    if (given == NULL && (decode->threshold > 0 || decode->factor > 0)) name = "low_confidence";
-    if (name == NULL) name = "low_confidence";
-    for (int i = 0; i < REMASKING_COUNT; i++) {
-        decode->remasking = (enum remasking)i;
-        if (strcmp(remasking_names[i], name) == 0) return true;
-    }
+    bool gives_way = given == NULL && (decode->threshold > 0 || decode->factor > 0);
+    if (gives_way || name == NULL) name = "low_confidence";
+    int choice = choice_of(OPTION_remasking, name);
+    decode->remasking = (enum remasking)choice;
+    if (choice >= 0) return true;
     return error_set(err, ERROR_FORMAT, "the model's default remasking \"%s\" is unknown; give one",
                      name);
-}
-
-/* Whoever counts steps wants that many. */
-static double default_threshold(const struct layers *layers, enum remasking remasking,
-                                bool has_masks)
-{
-    bool is_said = find_given(layers, OPTION_threshold) != NULL ||
-                   find_given(layers, OPTION_factor) != NULL ||
-                   find_given(layers, OPTION_steps) != NULL;
-    return is_said || has_masks || remasking != REMASKING_LOW_CONFIDENCE ? 0 : THRESHOLD_DEFAULT;
 }
 
 /* 0 stands for one block over everything that is generated. */
@@ -265,9 +256,7 @@ static int32_t default_steps(const struct model_config *config, const struct lay
     assert(decode->gen_length >= 0);
     if (find_given(layers, OPTION_gen_length) != NULL) return 0;
     if (find_given(layers, OPTION_block_length) != NULL || decode->gen_length == 0) return 0;
-    int32_t n_blocks =
-        decode->block_length > 0 ? divide_up(decode->gen_length, decode->block_length) : 1;
-    return config->steps % n_blocks == 0 ? config->steps : 0;
+    return config->steps % divide_up(decode->gen_length, decode->block_length) ? 0 : config->steps;
 }
 
 static void resolve_lengths(struct decode_settings *decode, const struct model_config *config,
@@ -287,28 +276,14 @@ static void resolve_lengths(struct decode_settings *decode, const struct model_c
     decode->steps = pick_count(layers, OPTION_steps, default_steps(config, layers, decode));
 }
 
-/* Which of "a|b" the word is; the parser has seen to it that it is one. */
-static int find_choice(enum option_id id, const char *word)
-{
-    const char *at = options_info(id)->choices;
-    size_t n = strlen(word);
-    assert(at != NULL);
-    for (int i = 0;; i++) {
-        size_t n_choice = strcspn(at, "|");
-        if (n_choice == n && memcmp(at, word, n) == 0) return i;
-        assert(at[n_choice] != '\0');
-        at += n_choice + 1;
-    }
-}
-
 enum policy settings_policy(const char *name)
 {
-    return (enum policy)find_choice(OPTION_policy, name); /* in the order of the enum */
+    return (enum policy)choice_of(OPTION_policy, name);
 }
 
 enum objective settings_objective(const char *name)
 {
-    return (enum objective)find_choice(OPTION_objective, name);
+    return (enum objective)choice_of(OPTION_objective, name);
 }
 
 void settings_engine(struct engine_options *engine, const struct options *flags)
@@ -331,13 +306,8 @@ void settings_engine(struct engine_options *engine, const struct options *flags)
     };
 }
 
-static enum cache_kind find_cache(const char *name)
-{
-    return (enum cache_kind)find_choice(OPTION_cache, name);
-}
-
 /* Infill knows no cache: there only the line itself can ask for one, and is then refused. A cache
- * that is named is that cache alone. */
+ * that is named is that cache alone. The fields of the flags hold defaults, too. */
 static void resolve_cache(struct decode_settings *decode, const struct layers *layers,
                           bool has_masks)
 {
@@ -346,11 +316,11 @@ static void resolve_cache(struct decode_settings *decode, const struct layers *l
     assert(found.line != NULL);
     const char *const *cache = find_given(&found, OPTION_cache);
     const char *const *head_select = find_given(&found, OPTION_head_select);
-    const struct options *standard = layers->flags; /* its fields hold the defaults, too */
     bool is_ours = cache == NULL && !has_masks && !has_timesteps(decode->remasking);
-    decode->cache = cache != NULL ? find_cache(*cache) : is_ours ? CACHE_DUAL : CACHE_NONE;
-    decode->retention = pick_real(&found, OPTION_retention, standard->retention);
-    decode->delay = pick_count(&found, OPTION_delay, standard->delay);
+    decode->cache = is_ours ? CACHE_DUAL : CACHE_NONE;
+    if (cache != NULL) decode->cache = (enum cache_kind)choice_of(OPTION_cache, *cache);
+    decode->retention = pick_real(&found, OPTION_retention, layers->flags->retention);
+    decode->delay = pick_count(&found, OPTION_delay, layers->flags->delay);
     decode->shared_select = head_select != NULL && strcmp(*head_select, "off") == 0;
     decode->refresh_every = pick_count(&found, OPTION_refresh_every, 0);
     decode->prompt_refresh_every =
@@ -368,7 +338,9 @@ bool settings_resolve(struct decode_settings *decode, const struct model_config 
     struct decode_settings found = {0};
     if (!resolve_parallel(&found, &layers, err)) return false;
     if (!resolve_remasking(&found, config, &layers, err)) return false;
-    found.threshold += default_threshold(&layers, found.remasking, has_masks);
+    bool is_open = found.remasking == REMASKING_LOW_CONFIDENCE && found.factor == 0;
+    if (is_open && !has_masks && find_given(&layers, OPTION_steps) == NULL)
+        found.threshold = pick_real(&layers, OPTION_threshold, THRESHOLD_DEFAULT);
     resolve_lengths(&found, config, &layers, has_masks);
     bool has_order = has_timesteps(found.remasking) && found.remasking != REMASKING_ORIGIN;
     found.temperature = pick_real(&layers, OPTION_temperature, config->temperature);

@@ -124,19 +124,21 @@ Test(settings, what_was_not_measured_decodes_as_published)
 
 Test(settings, low_confidence_has_a_threshold_unless_something_else_says_how_many)
 {
-    static const char *const keys[] = {"threshold", "factor", "steps"};
+    static const char *const given[][2] = {
+        {"threshold", "0"}, {"steps", "0"}, {"steps", "64"}, {"factor", "1"}};
     resolve(false);
     cr_assert_float_eq(decode.threshold, 0.9, 0);
+    give(&flags, "factor", "0");
     config.steps = 64;
     config.remasking = "entropy";
     give(&line, "remasking", "\"low_confidence\"");
     resolve(false);
     cr_assert_float_eq(decode.threshold, 0.9, 0);
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 8; i++) {
         set_up();
-        give(i % 2 == 0 ? &flags : &line, keys[i / 2], "0");
+        give(i % 2 == 0 ? &flags : &line, given[i / 2][0], given[i / 2][1]);
         resolve(false);
-        cr_assert_float_eq(decode.threshold, 0, 0, "%s", keys[i / 2]);
+        cr_assert_float_eq(decode.threshold, 0, 0, "%s", given[i / 2][0]);
     }
     set_up();
     give(&line, "remasking", "\"random\"");
