@@ -160,7 +160,7 @@ static void for_each(enum outputs first, enum outputs last, void (*visit)(struct
 {
     for (int device = 0; device < DEVICES; device++)
         for (int w = 0; w < WORKLOADS; w++)
-            for (int what = first; what <= (int)last; what++)
+            for (int what = (int)first; what <= (int)last; what++)
                 for (int cache = CACHE_DUAL; cache <= CACHE_SPARSE; cache++)
                     visit(scene_of(device, &workloads[w], (enum cache_kind)cache,
                                    (enum outputs)what));
