@@ -35,7 +35,6 @@ struct replay {
     double speed;             /* of the trace's time */
     struct planning planning; /* results[0]: what the engine did, if one serves */
     struct engine engine;
-    uint64_t resumed_ns;       /* when the engine last began an iteration */
     struct error tick_failure; /* writing between two answers failed */
     struct arena scratch;
     struct output_place place;
@@ -114,7 +113,7 @@ static bool make_plans(struct replay *replay, struct error *err)
 static void schedule(struct replay *replay, uint64_t start_ns)
 {
     assert(start_ns > 0);
-    replay->style.start_ns = replay->resumed_ns = start_ns;
+    replay->style.start_ns = start_ns;
     const struct plan_input *input = &replay->planning.input;
     for (int32_t i = 0; i < input->n_requests; i++) {
         struct request *request = &replay->planning.requests[i];
@@ -207,17 +206,16 @@ static bool put_answers(struct replay *replay, struct error *err)
 
 /* ---- the engine ---- */
 
-static void note_iteration(struct replay *replay)
+static void note_iteration(struct replay *replay, const struct executor_iteration *iteration)
 {
     struct plan *plan = &replay->planning.results[0];
     struct executor_counts counts = executor_counts(replay->engine.executor);
-    uint64_t start_ns = replay->style.start_ns, now_ns = clock_now_ns();
+    uint64_t start_ns = replay->style.start_ns;
     int64_t n_pad = counts.n_pad_positions - plan->n_pad_rows;
-    assert(counts.n_iterations - plan->n_iterations <= 1);
-    if (counts.n_iterations == plan->n_iterations) return;
+    assert(iteration->begin_ns >= start_ns);
     *plan_add_iteration(plan) = (struct plan_iteration_record){
-        .start_ns = replay->resumed_ns - start_ns,
-        .end_ns = now_ns - start_ns,
+        .start_ns = iteration->begin_ns - start_ns,
+        .end_ns = iteration->end_ns - start_ns,
         .n_rows = (int32_t)(counts.n_positions - plan->total.n_rows - n_pad),
         .n_refresh_rows = (int32_t)(counts.n_refresh_positions - plan->n_refresh_rows),
         .n_pad_rows = (int32_t)n_pad,
@@ -225,15 +223,13 @@ static void note_iteration(struct replay *replay)
     plan->total.n_rows = counts.n_positions;
     plan->n_refresh_rows = counts.n_refresh_positions;
     plan->n_pad_rows = counts.n_pad_positions;
-    replay->resumed_ns = now_ns;
 }
 
 static bool handle_iteration(void *context, const struct executor_iteration *iteration)
 {
     struct replay *replay = context;
-    (void)iteration; /* counts of the executor say more */
     assert(replay->output != NULL);
-    note_iteration(replay);
+    note_iteration(replay, iteration);
     return output_tick(replay->output, &replay->tick_failure) && !interrupt_requested();
 }
 
@@ -243,7 +239,6 @@ static bool handle_wait(void *context, uint64_t until_ns)
     uint64_t now_ns = clock_now_ns(), wait_ns = until_ns > now_ns ? until_ns - now_ns : 0;
     assert(replay->output != NULL);
     if (!interrupt_wait(-1, wait_ns < WAIT_NS ? wait_ns : WAIT_NS)) return false;
-    replay->resumed_ns = clock_now_ns();
     return output_tick(replay->output, &replay->tick_failure);
 }
 
@@ -284,7 +279,6 @@ static bool run_engine(struct replay *replay, struct error *err)
     schedule(replay, clock_now_ns());
     bool is_ok =
         executor_run(replay->engine.executor, planning->requests, input.n_requests, &events, err);
-    note_iteration(replay);
     if (replay->tick_failure.code != ERROR_NONE) *err = replay->tick_failure;
     if (!is_ok && err->code == ERROR_STOPPED)
         error_set(err, ERROR_STOPPED, "stopped; answers done: %" PRId32 " of %" PRId32,
