@@ -282,21 +282,33 @@ Test(executor, a_request_that_keeps_more_than_the_pool_is_refused_with_the_optio
     close_engine();
 }
 
-Test(executor, early_stop_gives_the_prefix_of_the_full_answer)
+static void answer_one(const struct request *request, struct outcome *outcome)
 {
-    static struct outcome full, early;
     struct error err = {0};
+    const struct executor_events events = {
+        .context = outcome, .answered = answered, .iterated = iterated};
+    cr_assert(executor_run(engine.executor, request, 1, &events, &err), "%s", err.message);
+}
+
+/* Opens the engine; the request's answer in full holds a stop token before token n_max. */
+static struct request open_stopping(struct outcome *full, int32_t n_max)
+{
     struct request request = make_request(13);
-    struct executor_events events = {.context = &full, .answered = answered, .iterated = iterated};
     request.index = 0;
     request.decode = (struct decode_settings){
         .gen_length = 60, .block_length = 4, .top_p = 1.0, .temperature = 5.0, .seed = 4};
     open_engine(1024, 0);
-    cr_assert(executor_run(engine.executor, &request, 1, &events, &err), "%s", err.message);
-    cr_assert_lt(full.n_effective[0], 60, "the seed must give a stop token for this test");
+    answer_one(&request, full);
+    cr_assert_lt(full->n_effective[0], n_max, "the seed must give a stop token for this test");
     request.decode.early_stop = true;
-    events.context = &early;
-    cr_assert(executor_run(engine.executor, &request, 1, &events, &err), "%s", err.message);
+    return request;
+}
+
+Test(executor, early_stop_gives_the_prefix_of_the_full_answer)
+{
+    static struct outcome full, early;
+    struct request request = open_stopping(&full, 60);
+    answer_one(&request, &early);
     cr_assert_eq(early.n_tokens[0], full.n_effective[0]);
     cr_assert_arr_eq(early.ids[0], full.ids[0], (size_t)early.n_tokens[0] * sizeof(int32_t));
     cr_assert_lt(early.steps[0], full.steps[0]);
@@ -306,22 +318,12 @@ Test(executor, early_stop_gives_the_prefix_of_the_full_answer)
 Test(executor, a_forced_stop_takes_the_place_of_stop_tokens)
 {
     static struct outcome full, forced;
-    struct error err = {0};
-    struct request request = make_request(13);
-    struct executor_events events = {.context = &full, .answered = answered, .iterated = iterated};
-    request.index = 0;
-    request.decode = (struct decode_settings){
-        .gen_length = 60, .block_length = 4, .top_p = 1.0, .temperature = 5.0, .seed = 4};
-    open_engine(1024, 0);
-    cr_assert(executor_run(engine.executor, &request, 1, &events, &err), "%s", err.message);
-    cr_assert_lt(full.n_effective[0], 40, "the seed must give a stop token for this test");
-    request.decode.early_stop = true;
-    events.context = &forced;
+    struct request request = open_stopping(&full, 40);
     const int32_t stops[] = {1, 7, 40, 60, 61, INT32_MAX};
     for (size_t i = 0; i < sizeof stops / sizeof *stops; i++) {
         int32_t n = stops[i] < 60 ? stops[i] : 60;
         request.stop_after = stops[i];
-        cr_assert(executor_run(engine.executor, &request, 1, &events, &err), "%s", err.message);
+        answer_one(&request, &forced);
         cr_assert_eq(forced.n_tokens[0], n);
         cr_assert_eq(forced.n_effective[0], n);
         cr_assert_eq(forced.is_stopped[0], stops[i] <= 60);
@@ -407,11 +409,9 @@ Test(executor, infill_keeps_what_is_given_and_fills_the_rest)
     int32_t ids[] = {4, MASK_ID, 9, MASK_ID, MASK_ID, 2};
     struct request request = {
         .id = "x", .n_prompt = 6, .prompt_ids = ids, .decode = {.block_length = 2, .top_p = 1.0}};
-    struct executor_events events = {
-        .context = &outcome, .answered = answered, .iterated = iterated};
     open_engine(1024, 1);
     cr_assert(executor_check(engine.executor, &request, &err), "%s", err.message);
-    cr_assert(executor_run(engine.executor, &request, 1, &events, &err), "%s", err.message);
+    answer_one(&request, &outcome);
     cr_assert_eq(outcome.n_tokens[0], 6);
     cr_assert_eq(outcome.n_effective[0], 3);
     for (int32_t i = 0; i < 6; i++) {
