@@ -181,8 +181,7 @@ static bool handle_iteration(void *context, const struct executor_iteration *ite
 /* The phases of a window's requests, or NULL: it holds infill, whose steps nobody can foresee. */
 static struct phases *window_phases(struct run *run, const struct window *window)
 {
-    const struct phases_model model = {.n_positions = run->config.n_positions,
-                                       .shift = run->config.shift};
+    const struct phases_model model = executor_phases_model(&run->config);
     struct phases *phases = arena_push(&run->arena, (size_t)window->n_requests, sizeof *phases);
     for (int32_t i = 0; i < window->n_requests; i++) {
         const struct request *request = &window->requests[i];

@@ -61,8 +61,7 @@ static void add_sum(struct prompts_sum *sum, const struct request *request)
 static bool check(const struct planning *planning, const struct request *request,
                   struct phases *phases, struct error *problem)
 {
-    const struct model_config *config = &planning->config;
-    const struct phases_model model = {.n_positions = config->n_positions, .shift = config->shift};
+    const struct phases_model model = executor_phases_model(&planning->config);
     const struct prompt *prompt = request->line_state;
     assert(request->n_prompt > 0);
     if (prompt->n_masks > 0)

@@ -358,7 +358,7 @@ static bool check_plan(struct prompts *prompts, struct prompt *prompt, struct re
     assert(prompt->request.n_prompt > 0);
     const struct model_config *config = prompts->options.config;
     const struct request *request = &prompt->request;
-    const struct phases_model model = {.n_positions = config->n_positions, .shift = config->shift};
+    const struct phases_model model = executor_phases_model(config);
     struct phases phases;
     if (!fit_length(prompts, prompt, rejection)) return false;
     rejection->code = PROMPT_INVALID_SETTING;

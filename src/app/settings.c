@@ -368,7 +368,7 @@ static bool check_bare_line(const struct options *flags, const struct model_conf
     struct options line;
     struct decode_settings decode;
     struct phases phases;
-    const struct phases_model model = {.n_positions = config->n_positions, .shift = config->shift};
+    const struct phases_model model = executor_phases_model(config);
     bool has_masks = options_is_set(flags, OPTION_gen_length) && flags->gen_length == 0;
     options_init(&line, SUBCOMMAND_RUN);
     return settings_resolve(&decode, config, flags, &line, has_masks, err) &&

@@ -18,7 +18,6 @@
 #include "base/clock.h"
 #include "engine/sampler.h"
 #include "model/forward.h"
-#include "plan/phases.h"
 
 /* A request on its way from prompt to answer. */
 struct running {
@@ -73,11 +72,17 @@ static bool has_masks(const struct request *request, int32_t mask_id)
     return false;
 }
 
+struct phases_model executor_phases_model(const struct model_config *config)
+{
+    assert(config->n_positions > 0);
+    return (struct phases_model){.n_positions = config->n_positions, .shift = config->shift};
+}
+
 bool executor_check(const struct executor *executor, const struct request *request,
                     struct error *err)
 {
     const struct model_config *config = &executor->model->config;
-    const struct phases_model model = {.n_positions = config->n_positions, .shift = config->shift};
+    const struct phases_model model = executor_phases_model(config);
     struct phases phases;
     for (int32_t i = 0; i < request->n_prompt; i++)
         if (request->prompt_ids[i] < 0 || request->prompt_ids[i] >= config->n_vocab)
@@ -131,7 +136,7 @@ static int32_t start_request(struct executor *executor, struct running *running,
                              const struct request *request, int32_t cell)
 {
     const struct model_config *config = &executor->model->config;
-    const struct phases_model model = {.n_positions = config->n_positions, .shift = config->shift};
+    const struct phases_model model = executor_phases_model(config);
     bool infill = has_masks(request, config->mask_id);
     *running = (struct running){.request = request,
                                 .canvas_begin = cell,

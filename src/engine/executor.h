@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "model/model.h"
 #include "plan/cost.h"
+#include "plan/phases.h"
 #include "plan/planner.h"
 #include "plan/request.h"
 
@@ -62,6 +63,9 @@ struct executor_counts {
     int64_t n_by_error[EXECUTOR_ERRORS]; /* iterations by |predicted - actual| / actual, in whole
                                             percents; the last: and more */
 };
+
+/* What phases_init is to know of a model. */
+struct phases_model executor_phases_model(const struct model_config *config);
 
 /* Everything the executor ever needs is taken here, from `run` and the backend's scratch region. */
 bool executor_create(struct executor **executor, struct model *model,

@@ -38,8 +38,7 @@ TestSuite(planning, .init = set_up, .fini = tear_down);
 /* Requests of many lengths; every third one stops in its first block. */
 static void add_requests(bool stop)
 {
-    const struct phases_model model = {.n_positions = planning.config.n_positions,
-                                       .shift = planning.config.shift};
+    const struct phases_model model = executor_phases_model(&planning.config);
     const struct decode_settings decode = {.gen_length = 64,
                                            .block_length = 16,
                                            .top_p = 1,
