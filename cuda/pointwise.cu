@@ -3,6 +3,7 @@
  * in 16-byte words. */
 #include <cuda_fp16.h>
 
+#include "backend/noise.h"
 #include "cuda/device.cuh"
 #include "cuda/kernels.cuh"
 
@@ -190,13 +191,8 @@ cudaError_t launch_gated_act(bf16 *out, const bf16 *x, int32_t n_rows, int32_t n
 static __global__ void __launch_bounds__(THREADS)
     make_dummy(bf16 *out, int64_t n, uint64_t seed, uint64_t first, float scale)
 {
-    for (int64_t at = thread_index(); at < n; at += (int64_t)gridDim.x * THREADS) {
-        uint64_t z = seed + (first + (uint64_t)at + 1) * 0x9E3779B97F4A7C15u;
-        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
-        z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-        double u = (double)((z ^ z >> 31) >> 11) * 0x1p-53;
-        out[at] = __float2bfloat16_rn(__fmul_rn((float)u - 0.5f, scale));
-    }
+    for (int64_t at = thread_index(); at < n; at += (int64_t)gridDim.x * THREADS)
+        out[at] = __float2bfloat16_rn(noise_dummy(seed, first + (uint64_t)at, scale));
 }
 
 cudaError_t launch_dummy(bf16 *out, int64_t n, const struct dummy_args *args, cudaStream_t stream)

@@ -341,14 +341,14 @@ static __device__ void see_statistics(const view &seen, int32_t begin, const sco
     float max = join_max(largest(l));
     double sum = sum_exp(l, max, 1), scaled = sum;
     if (max > state->second) rank(l, first, state);
-    if (wants_scaled(row) && state->scale != 1) scaled = sum_exp(l, max, inverse);
+    if (pick_wants_scaled(&row) && state->scale != 1) scaled = sum_exp(l, max, inverse);
     if (threadIdx.x == 0) {
         state->broken |= isnan(sum);
         add_sum(&state->plain, sum, max, 1);
-        if (wants_scaled(row)) add_sum(&state->scaled, scaled, max, inverse);
+        if (pick_wants_scaled(&row)) add_sum(&state->scaled, scaled, max, inverse);
     }
-    if (has_confidence_suppressed(row)) add_unsuppressed(l, first, row, state);
-    if (row.temperature > 0 && !has_filter(row)) draw(seen, begin, row, state, false);
+    if (pick_has_confidence_suppressed(&row)) add_unsuppressed(l, first, row, state);
+    if (row.temperature > 0 && !pick_has_filter(&row)) draw(seen, begin, row, state, false);
 }
 
 /* ---- later passes ---- */
@@ -378,7 +378,7 @@ static __device__ void add_weights(const view &seen, int32_t begin, score_state 
         look(l, seen, word_at(begin, i));
 #pragma unroll
         for (int c = 0; c < FOUR; c++) {
-            uint32_t key = key_of(l[c]), bin = key >> shift & ((1u << bits) - 1);
+            uint32_t key = cut_key(l[c]), bin = key >> shift & ((1u << bits) - 1);
             bool is_known = (uint64_t)(key ^ known) >> (shift + bits) == 0;
             if (l[c] == -INFINITY || !is_known || key < least) continue;
             add_whole(&low[bin], &high[bin], is_top_k ? 1 : whole_mass(of, l[c]));
@@ -394,7 +394,7 @@ static __device__ __forceinline__ int32_t count_ties(const float l[FOUR], uint32
     int32_t n = 0;
 #pragma unroll
     for (int c = 0; c < FOUR; c++)
-        n += l[c] != -INFINITY && key_of(l[c]) == key;
+        n += l[c] != -INFINITY && cut_key(l[c]) == key;
     return n;
 }
 
@@ -412,7 +412,7 @@ static __device__ int32_t find_tie(const view &seen, int32_t begin, uint32_t key
         int32_t place = n_seen + block_scan(count_ties(l, key), &n_now);
 #pragma unroll
         for (int c = 0; c < FOUR; c++)
-            if (l[c] != -INFINITY && key_of(l[c]) == key && ++place == n)
+            if (l[c] != -INFINITY && cut_key(l[c]) == key && ++place == n)
                 found = seen.first_id + at + c;
         n_seen += n_now;
     }
@@ -440,7 +440,7 @@ static __device__ void see_ties(const view &seen, int32_t begin, score_state *st
         look(l, seen, at);
 #pragma unroll
         for (int c = 0; c < FOUR; c++) {
-            uint32_t key = l[c] == -INFINITY ? 0 : key_of(l[c]);
+            uint32_t key = l[c] == -INFINITY ? 0 : cut_key(l[c]);
             if (key > cut || (key == cut && seen.first_id + at + c <= last)) sum += mass(of, l[c]);
         }
     }
@@ -483,7 +483,7 @@ static __device__ void see_stretch(const view &seen, int32_t begin, const score_
     case PASS_TOP_K: add_weights(seen, begin, state); return;
     case PASS_TIES: see_ties(seen, begin, state); return;
     case PASS_LAST:
-        if (row.temperature > 0 && has_filter(row)) draw(seen, begin, row, state, true);
+        if (row.temperature > 0 && pick_has_filter(&row)) draw(seen, begin, row, state, true);
         if (row.confidence == CONFIDENCE_ENTROPY) add_entropy(seen, begin, state);
         return;
     }

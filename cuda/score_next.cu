@@ -6,11 +6,6 @@
 #define THREADS   256
 #define BINS_EACH (CUT_N_BINS / THREADS)
 
-static __device__ float value_of(uint32_t key)
-{
-    return __uint_as_float(key & 0x80000000u ? key & 0x7FFFFFFFu : ~key);
-}
-
 /* ---- from pass to pass ---- */
 
 static __device__ void start_cut(score_state *state, double limit, double fraction)
@@ -96,7 +91,7 @@ static __device__ int32_t after_statistics(score_state *state, const score_row &
 static __device__ int32_t after_top_p(score_state *state, const score_row &row)
 {
     if (next_digit(state)) return PASS_TOP_P;
-    uint64_t one = whole_mass(masses_of(*state), value_of(state->key));
+    uint64_t one = whole_mass(masses_of(*state), cut_value(state->key));
     double n = floor((state->limit - (double)state->before) / (double)(one > 0 ? one : 1)) + 1;
     state->top_p_key = state->key;
     state->top_p_ties = n < INT_MAX ? (int32_t)n : INT_MAX;
@@ -140,7 +135,7 @@ static __global__ void __launch_bounds__(THREADS) start(score_state *states, con
 {
     score_state *state = &states[blockIdx.x];
     const score_row &row = rows[blockIdx.x];
-    for (int i = (int)threadIdx.x; i < CUT_N_BINS && has_filter(row); i += THREADS)
+    for (int i = (int)threadIdx.x; i < CUT_N_BINS && pick_has_filter(&row); i += THREADS)
         state->weight[i] = 0;
     if (threadIdx.x > 0) return;
     const mass_sum empty = {-INFINITY, 0};
@@ -165,7 +160,7 @@ static __device__ double confidence_of(const score_state &state, const score_row
     double lead = 1;
     switch (row.confidence) {
     case CONFIDENCE_PROBABILITY: {
-        if (!has_confidence_suppressed(row))
+        if (!pick_has_confidence_suppressed(&row))
             return exp((double)l - state.plain.max) / state.plain.sum;
         if (contains(row.confidence_suppressed, row.n_confidence_suppressed, id)) return 0;
         return exp((double)l - state.unsuppressed.max) / state.unsuppressed.sum;

@@ -5,7 +5,7 @@
 #include <float.h>
 #include <limits.h>
 
-#include "backend/cut.h"
+#include "backend/pick.h"
 #include "cuda/device.cuh"
 #include "cuda/kernels.cuh"
 
@@ -35,36 +35,11 @@ struct score_state {
     uint64_t weight[CUT_N_BINS];
 };
 
-/* ---- settings of a row ---- */
-
-static __device__ __forceinline__ bool has_filter(const score_row &row)
-{
-    return row.top_k > 0 || row.top_p < 1;
-}
-
-static __device__ __forceinline__ bool has_confidence_suppressed(const score_row &row)
-{
-    return row.confidence == CONFIDENCE_PROBABILITY && row.n_confidence_suppressed > 0;
-}
-
-static __device__ __forceinline__ bool wants_scaled(const score_row &row)
-{
-    return row.confidence == CONFIDENCE_FILTERED || row.confidence == CONFIDENCE_MARGIN ||
-           row.confidence == CONFIDENCE_ENTROPY;
-}
-
 static __device__ __forceinline__ bool contains(const int32_t *ids, int32_t n, int32_t id)
 {
     for (int32_t i = 0; i < n; i++)
         if (ids[i] == id) return true;
     return false;
-}
-
-/* cut_key of backend/cut.h, on the device. */
-static __device__ __forceinline__ uint32_t key_of(float value)
-{
-    uint32_t bits = __float_as_uint(value + 0.0f);
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
 /* 1 / scale as a float that is no infinity, so that 0 times it is 0. */
@@ -95,7 +70,7 @@ static __device__ __forceinline__ uint64_t whole_mass(const masses &of, float l)
 
 static __device__ __forceinline__ bool stays(const score_state &state, int32_t id, float l)
 {
-    uint32_t key = key_of(l);
+    uint32_t key = cut_key(l);
     return key > state.cut_key || (key == state.cut_key && id <= state.cut_id);
 }
 

@@ -2,6 +2,7 @@
  * all heads), and their move to the target extent. One block does all of a choice: scores in shared
  * memory, max-pool on the fly, radix selection of the n_keep-th score, an ordered scan, the copies.
  * The order of every sum depends on the candidate alone. */
+#include "backend/cut.h"
 #include "cuda/device.cuh"
 #include "cuda/kernels.cuh"
 
@@ -157,8 +158,7 @@ static __device__ __forceinline__ uint32_t pooled_key(const float *scores, int32
     float value = scores[j];
     if (j > 0) value = fmaxf(value, scores[j - 1]);
     if (j + 1 < n) value = fmaxf(value, scores[j + 1]);
-    uint32_t bits = __float_as_uint(value + 0.0f);
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    return cut_key(value);
 }
 
 /* The n_keep-th largest key, byte by byte; *n_ties: how many with exactly that key stay. */

@@ -52,7 +52,7 @@ CONDITIONS = [
     r"ifdef __cplusplus",
     rf"ifn?def {PROCESSOR}|if defined\({PROCESSOR}\)( && defined\({PROCESSOR}\))*",
 ]
-CONDITIONS_OF_FILE = {"src/backend/noise.h": r"ifdef __CUDACC__|if defined\(__CUDACC__\)"}
+CONDITIONS_OF_FILE = {"src/backend/inline.h": r"ifdef __CUDACC__|if defined\(__CUDACC__\)"}
 
 C_SUFFIXES = {".c", ".h", ".cu", ".cuh", ".def"}
 TEXT_SUFFIXES = C_SUFFIXES | {".py", ".md", ".build", ".txt", ".in", ".1", ".5", ".args", ".json"}

@@ -92,12 +92,10 @@ static void sum_scaled(struct pick_state *state, const struct cpu_kernels *kerne
                        const float *logits, int32_t n, float largest)
 {
     const struct score_row *row = state->row;
-    bool is_wanted = row->confidence == CONFIDENCE_FILTERED ||
-                     row->confidence == CONFIDENCE_MARGIN || row->confidence == CONFIDENCE_ENTROPY;
     assert(state->scale > 0);
-    if (is_wanted && row->temperature > 0)
-        sum_block(&state->scaled, kernels, logits, n, largest, state->scale);
-    else if (is_wanted) state->scaled = state->plain;
+    if (!pick_wants_scaled(row)) return;
+    if (row->temperature > 0) sum_block(&state->scaled, kernels, logits, n, largest, state->scale);
+    else state->scaled = state->plain;
 }
 
 /* The sum without confidence_suppressed; hides them in the block, so it comes last. */
@@ -107,7 +105,7 @@ static void sum_unsuppressed(struct pick_state *state, const struct cpu_kernels 
     const struct score_row *row = state->row;
     const int32_t *ids = row->confidence_suppressed;
     int32_t n_ids = row->n_confidence_suppressed;
-    if (row->confidence != CONFIDENCE_PROBABILITY || n_ids == 0) return;
+    if (!pick_has_confidence_suppressed(row)) return;
     assert(n > 0);
     bool is_broken;
     if (holds_any(first_id, n, ids, n_ids)) suppress(logits, first_id, n, ids, n_ids);
@@ -129,8 +127,8 @@ static void see_block(struct pick_state *state, const struct cpu_kernels *kernel
     if (largest > state->second) rank_block(state, first_id, logits, n);
     sum_block(&state->plain, kernels, logits, n, largest, 1);
     sum_scaled(state, kernels, logits, n, largest);
-    bool has_filter = row->top_k > 0 || row->top_p < 1;
-    if (row->temperature > 0 && !has_filter) draw_block(state, kernels, first_id, logits, n);
+    if (row->temperature > 0 && !pick_has_filter(row))
+        draw_block(state, kernels, first_id, logits, n);
     sum_unsuppressed(state, kernels, first_id, logits, n);
 }
 

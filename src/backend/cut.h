@@ -16,6 +16,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "backend/inline.h"
+
 #define CUT_BIN_BITS 11
 #define CUT_N_BINS   (1 << CUT_BIN_BITS)
 
@@ -30,12 +32,21 @@ struct cut {
 };
 
 /* Order-preserving: a < b exactly when the keys are; -0 and +0 are one value. */
-static inline uint32_t cut_key(float value)
+BACKEND_INLINE uint32_t cut_key(float value)
 {
     uint32_t bits;
     float normal = value + 0.0f; /* -0 becomes +0 */
     memcpy(&bits, &normal, sizeof bits);
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+/* The value that a key stands for. */
+BACKEND_INLINE float cut_value(uint32_t key)
+{
+    uint32_t bits = key & 0x80000000u ? key & 0x7FFFFFFFu : ~key;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
 }
 
 /* Entries stay while the weight before them is <= limit. */

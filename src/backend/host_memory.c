@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "backend/host.h"
+#include "backend/noise.h"
 
 static const char *const region_names[REGION_COUNT] = {
     [REGION_WEIGHTS] = "weights",
@@ -119,15 +120,6 @@ void host_download(struct backend *backend, void *target, struct matrix source)
     memcpy(target, source.data, matrix_bytes(source));
 }
 
-/* SplitMix64 by number: every backend makes the same weights. */
-static uint64_t dummy_random(uint64_t seed, uint64_t number)
-{
-    uint64_t z = seed + (number + 1) * 0x9E3779B97F4A7C15u;
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-    return z ^ z >> 31;
-}
-
 void host_fill_dummy(struct backend *backend, const struct dummy_args *args)
 {
     enum { N_NUMBERS = 1 << 16 };
@@ -138,10 +130,8 @@ void host_fill_dummy(struct backend *backend, const struct dummy_args *args)
     assert(n_rows > 0);
     for (int32_t begin = 0; begin < target.n_out; begin += n_rows) {
         int32_t n = target.n_out - begin < n_rows ? target.n_out - begin : n_rows;
-        for (int32_t i = 0; i < n * target.n_in; i++) {
-            double u = (double)(dummy_random(args->seed, number++) >> 11) * 0x1p-53;
-            numbers[i] = dtype_bf16_from_f32(((float)u - 0.5f) * args->scale);
-        }
+        for (int32_t i = 0; i < n * target.n_in; i++)
+            numbers[i] = dtype_bf16_from_f32(noise_dummy(args->seed, number++, args->scale));
         size_t at = (size_t)begin * (size_t)target.n_in;
         struct matrix part = {(uint16_t *)target.data + at, n, target.n_in, DTYPE_BF16};
         if (args->is_matrix) backend->ops->upload(backend, part, numbers);

@@ -16,23 +16,6 @@ static bool contains(const int32_t *ids, int32_t n, int32_t id)
     return false;
 }
 
-static bool has_filter(const struct score_row *row)
-{
-    return row->top_k > 0 || row->top_p < 1;
-}
-
-static bool has_confidence_suppressed(const struct score_row *row)
-{
-    return row->confidence == CONFIDENCE_PROBABILITY && row->n_confidence_suppressed > 0;
-}
-
-/* Does the row need softmax(z) as a whole? */
-static bool wants_scaled(const struct score_row *row)
-{
-    return row->confidence == CONFIDENCE_FILTERED || row->confidence == CONFIDENCE_MARGIN ||
-           row->confidence == CONFIDENCE_ENTROPY;
-}
-
 void pick_init(struct pick_state *state, const struct score_row *row, int32_t mask_id)
 {
     assert(row->temperature >= 0);
@@ -96,11 +79,11 @@ static void see_statistics(struct pick_state *state, int32_t id, float l)
     const struct score_row *row = state->row;
     rank_logit(state, id, l);
     add_to_sum(&state->plain, l, 1);
-    if (has_confidence_suppressed(row) &&
+    if (pick_has_confidence_suppressed(row) &&
         !contains(row->confidence_suppressed, row->n_confidence_suppressed, id))
         add_to_sum(&state->unsuppressed, l, 1);
-    if (wants_scaled(row)) add_to_sum(&state->scaled, l, state->scale);
-    if (row->temperature > 0 && !has_filter(row)) draw(state, id, l);
+    if (pick_wants_scaled(row)) add_to_sum(&state->scaled, l, state->scale);
+    if (row->temperature > 0 && !pick_has_filter(row)) draw(state, id, l);
 }
 
 /* exp(z - largest z): a probability up to the sum. */
@@ -132,7 +115,7 @@ static void see_last(struct pick_state *state, int32_t id, float l)
 {
     const struct score_row *row = state->row;
     if (!stays(state, id, l)) return;
-    if (row->temperature > 0 && has_filter(row)) draw(state, id, l);
+    if (row->temperature > 0 && pick_has_filter(row)) draw(state, id, l);
     if (row->confidence == CONFIDENCE_ENTROPY) {
         double p = mass(state, l) / state->scaled.sum;
         state->entropy += p * log(p + 1e-10);
@@ -184,15 +167,6 @@ static enum pick_pass start_ties(struct pick_state *state, uint32_t key, int32_t
     return PICK_TIES;
 }
 
-/* The value that a key stands for, back from cut_key. */
-static float key_value(uint32_t key)
-{
-    uint32_t bits = key & 0x80000000u ? key & 0x7FFFFFFFu : ~key;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
 static enum pick_pass start_top_k(struct pick_state *state)
 {
     assert(state->row->top_k > 0);
@@ -216,7 +190,7 @@ static enum pick_pass after_top_p(struct pick_state *state)
 {
     if (cut_narrow(&state->cut)) return PICK_TOP_P;
     state->top_p_key = state->cut.key;
-    state->top_p_ties = cut_n_ties(&state->cut, mass(state, key_value(state->cut.key)));
+    state->top_p_ties = cut_n_ties(&state->cut, mass(state, cut_value(state->cut.key)));
     if (state->row->top_k > 0) return start_top_k(state);
     return start_ties(state, state->top_p_key, state->top_p_ties);
 }
@@ -253,7 +227,7 @@ bool pick_again(struct pick_state *state)
 static double probability(const struct pick_state *state, int32_t id, float l)
 {
     const struct score_row *row = state->row;
-    if (!has_confidence_suppressed(row)) return exp(l - state->plain.max) / state->plain.sum;
+    if (!pick_has_confidence_suppressed(row)) return exp(l - state->plain.max) / state->plain.sum;
     if (contains(row->confidence_suppressed, row->n_confidence_suppressed, id)) return 0;
     return exp(l - state->unsuppressed.max) / state->unsuppressed.sum;
 }

@@ -19,6 +19,28 @@
 
 #include "backend/backend.h"
 #include "backend/cut.h"
+#include "backend/inline.h"
+
+/* ---- what a row asks for ---- */
+
+BACKEND_INLINE bool pick_has_filter(const struct score_row *row)
+{
+    return row->top_k > 0 || row->top_p < 1;
+}
+
+BACKEND_INLINE bool pick_has_confidence_suppressed(const struct score_row *row)
+{
+    return row->confidence == CONFIDENCE_PROBABILITY && row->n_confidence_suppressed > 0;
+}
+
+/* Does it need softmax(z) as a whole? */
+BACKEND_INLINE bool pick_wants_scaled(const struct score_row *row)
+{
+    return row->confidence == CONFIDENCE_FILTERED || row->confidence == CONFIDENCE_MARGIN ||
+           row->confidence == CONFIDENCE_ENTROPY;
+}
+
+/* ---- its pick ---- */
 
 /* sum of exp((l - max) / scale) with the largest l so far as max. */
 struct pick_sum {
