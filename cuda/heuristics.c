@@ -44,7 +44,8 @@ int32_t heuristics_items_max(int32_t n_rows_max)
 /* Statistics; top-p and top-k take three each, their ties one; entropy or a filtered draw one. */
 static int32_t passes_of(const struct score_row *row)
 {
-    bool has_top_p = row->top_p<1, has_top_k = row->top_k> 0;
+    bool has_top_p = row->top_p < 1;
+    bool has_top_k = row->top_k > 0;
     bool is_filtered = has_top_p || has_top_k;
     int32_t n = 1 + 3 * has_top_p + 3 * has_top_k + is_filtered;
     assert(row->top_k >= 0);
