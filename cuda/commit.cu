@@ -18,6 +18,11 @@ static __device__ int lane_index()
     return (int)threadIdx.x % WARP;
 }
 
+static __device__ bool is_masked(const commit_state &state, int32_t at)
+{
+    return state.at.canvas[state.at.cell[at]] == state.at.mask_id;
+}
+
 /* What a request's picks are sorted by, descending. */
 static __device__ double order_value(const commit_state &state, int32_t at)
 {
@@ -43,6 +48,7 @@ static __device__ int32_t next_pick(const commit_state &state, int32_t last)
     double best_value = 0, last_value = last < 0 ? 0 : order_value(state, last);
     for (int32_t i = lane_index(); i < state.request.n_picks; i += WARP) {
         int32_t at = state.request.pick_begin + i;
+        if (!is_masked(state, at)) continue;
         double value = order_value(state, at);
         if (last >= 0 && !is_before(last_value, last, value, at)) continue;
         if (!is_before(value, at, best_value, best)) continue;
@@ -69,10 +75,10 @@ static __device__ void write_pick(const commit_state &state, int32_t at)
 
 static __device__ void commit_top(const commit_state &state)
 {
-    int32_t at = -1, n = state.request.n_commit;
-    if (n > state.request.n_picks) n = state.request.n_picks;
-    for (int32_t i = 0; i < n; i++) {
+    int32_t at = -1;
+    for (int32_t i = 0; i < state.request.n_commit; i++) {
         at = next_pick(state, at);
+        if (at < 0) return;
         if (lane_index() == 0) write_pick(state, at);
     }
 }
@@ -82,21 +88,22 @@ static __device__ void commit_threshold(const commit_state &state)
     int32_t best = next_pick(state, -1);
     for (int32_t i = lane_index(); i < state.request.n_picks; i += WARP) {
         int32_t at = state.request.pick_begin + i;
-        if (at == best || state.at.picks[at].confidence >= state.request.threshold)
-            write_pick(state, at);
+        bool passes = at == best || state.at.picks[at].confidence >= state.request.threshold;
+        if (passes && is_masked(state, at)) write_pick(state, at);
     }
 }
 
 /* The last rank always passes when it is reached (backend/host.c). */
 static __device__ void commit_factor(const commit_state &state)
 {
-    int32_t at = -1;
-    for (int32_t rank = 1; rank <= state.request.n_picks; rank++) {
-        at = next_pick(state, at);
+    int32_t at = next_pick(state, -1);
+    for (int32_t rank = 1; at >= 0; rank++) {
+        int32_t next = next_pick(state, at);
         double needed = 1 - state.request.factor / (rank + 1);
         bool passes = rank == 1 || state.at.picks[at].confidence >= needed;
-        if (!passes && rank < state.request.n_picks) return;
+        if (!passes && next >= 0) return;
         if (lane_index() == 0) write_pick(state, at);
+        at = next;
     }
 }
 
@@ -107,18 +114,18 @@ static __device__ void commit_each(const commit_state &state)
         int32_t at = request.pick_begin + i;
         double u =
             noise_uniform(request.noise_key, request.step, state.at.position[at], NOISE_EACH);
-        if (u < request.threshold) write_pick(state, at);
+        if (u < request.threshold && is_masked(state, at)) write_pick(state, at);
     }
 }
 
-/* Unmarks all picks. False: one of them has no id. */
+/* Unmarks all picks. False: one of them has no id, and its cell is masked. */
 static __device__ bool clear_picks(const commit_state &state)
 {
     bool has_ids = true;
     for (int32_t i = lane_index(); i < state.request.n_picks; i += WARP) {
         pick *at = &state.at.picks[state.request.pick_begin + i];
         at->is_committed = 0;
-        has_ids = has_ids && at->id >= 0;
+        has_ids = has_ids && (at->id >= 0 || !is_masked(state, state.request.pick_begin + i));
     }
     __syncwarp();
     return __all_sync(WARP_ALL, has_ids);

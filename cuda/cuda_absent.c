@@ -110,6 +110,13 @@ static void absent_start_step(struct backend *backend, const struct batch *batch
     unreachable(backend);
 }
 
+static void absent_submit_step(struct backend *backend, void *target, struct matrix source)
+{
+    (void)target;
+    (void)source;
+    unreachable(backend);
+}
+
 static bool absent_finish_step(struct backend *backend, uint64_t *device_ns, struct error *err)
 {
     (void)device_ns;
@@ -153,6 +160,7 @@ const struct backend_ops backend_cuda_ops = {
     .free_bytes = absent_free_bytes,
     .scratch_bytes = absent_scratch_bytes,
     .start_step = absent_start_step,
+    .submit_step = absent_submit_step,
     .finish_step = absent_finish_step,
     .embed = absent_embed,
     .rms_norm = absent_rms_norm,

@@ -299,11 +299,22 @@ static void cuda_start_step(struct backend *backend, const struct batch *batch, 
     stage_batch(backend, batch);
 }
 
+static void cuda_submit_step(struct backend *backend, void *target, struct matrix source)
+{
+    struct cuda *cuda = cuda_of(backend);
+    size_t n = (size_t)source.n_rows * (size_t)source.n_cols;
+    cuda_check(backend, cudaEventRecord(cuda->end, cuda->stream), "a step");
+    if (n > 0)
+        cuda_check(backend,
+                   cudaMemcpyAsync(target, source.data, n * dtype_bytes(source.dtype),
+                                   cudaMemcpyDeviceToHost, cuda->stream),
+                   "a step");
+}
+
 static bool cuda_finish_step(struct backend *backend, uint64_t *device_ns, struct error *err)
 {
     struct cuda *cuda = cuda_of(backend);
     float ms = 0;
-    cuda_check(backend, cudaEventRecord(cuda->end, cuda->stream), "a step");
     cudaError_t status = cudaStreamSynchronize(cuda->stream);
     if (status == cudaSuccess) status = cudaEventElapsedTime(&ms, cuda->begin, cuda->end);
     *device_ns = (uint64_t)((double)ms * 1e6);
@@ -359,6 +370,7 @@ const struct backend_ops backend_cuda_ops = {
     .fill_dummy = cuda_fill_dummy,
     .scratch_bytes = cuda_scratch_bytes,
     .start_step = cuda_start_step,
+    .submit_step = cuda_submit_step,
     .finish_step = cuda_finish_step,
     .embed = cuda_embed,
     .rms_norm = cuda_rms_norm,

@@ -250,6 +250,7 @@ void cuda_commit(struct backend *backend, const struct commit_args *args)
                                    .twin_cell = STAGE(backend, args->twin_cell, (size_t)n_picks),
                                    .position = STAGE(backend, args->position, (size_t)n_picks),
                                    .requests = STAGE(backend, args->requests, (size_t)args->n),
-                                   .n = args->n};
+                                   .n = args->n,
+                                   .mask_id = args->mask_id};
     cuda_check(backend, launch_commit(&launch, cuda->stream), "commit");
 }

@@ -137,7 +137,7 @@ struct commit_launch {
     const int32_t *cell, *twin_cell;
     const uint32_t *position;
     const struct commit_request *requests; /* [n] */
-    int32_t n;
+    int32_t n, mask_id;
 };
 cudaError_t launch_commit(const struct commit_launch *launch, cudaStream_t stream);
 

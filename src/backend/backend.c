@@ -175,19 +175,30 @@ static void check_batch(const struct batch *batch)
 void backend_start_step(struct backend *backend, const struct batch *batch, uint64_t shape_key)
 {
     assert(backend->batch == NULL);
+    assert(backend->n_submitted < BACKEND_STEPS_MOST);
     check_batch(batch);
     backend->batch = batch;
-    backend->failure = (struct error){0};
     backend->ops->start_step(backend, batch, shape_key);
+}
+
+void backend_submit_step(struct backend *backend, void *target, struct matrix source)
+{
+    assert(backend->batch != NULL);
+    assert(source.n_rows >= 0);
+    assert(target != NULL || source.n_rows == 0);
+    backend->ops->submit_step(backend, target, source);
+    backend->batch = NULL;
+    backend->n_submitted++;
 }
 
 bool backend_finish_step(struct backend *backend, uint64_t *device_ns, struct error *err)
 {
     struct error late = {0};
-    assert(backend->batch != NULL);
+    if (backend->batch != NULL) backend_submit_step(backend, NULL, (struct matrix){0});
+    assert(backend->n_submitted > 0);
     bool is_done = backend->ops->finish_step(backend, device_ns, &late);
     struct error first = backend->failure.code != ERROR_NONE ? backend->failure : late;
-    backend->batch = NULL;
+    backend->n_submitted--;
     backend->failure = (struct error){0};
     if (is_done && first.code == ERROR_NONE) return true;
     return error_set(err, first.code, "%s", first.message);

@@ -3,8 +3,8 @@
  * accumulators), cpu (threads, blocked kernels) and cuda.
  *
  * Wrappers in backend.c check shapes, types and ranges with asserts and then dispatch; backends
- * trust them. Ops between start_step and finish_step run in order and cannot fail at the call: the
- * first failure is latched and finish_step tells it.
+ * trust them. Ops between start_step and submit_step run in order, behind those of the steps
+ * before, and cannot fail at the call: the first failure is latched and finish_step tells it.
  *
  * Batch invariance (I3): what an op computes for a row depends on that row's inputs alone, bit for
  * bit; not on the number of rows, the row's place, the threads, nor the other sequences. */
@@ -48,7 +48,7 @@ struct sequence {
 };
 
 /* Ragged: sequences lie one after the other, no padding. Host memory, borrowed from start_step to
- * finish_step. */
+ * submit_step, as are the arrays of the ops' arguments. */
 struct batch {
     int32_t n_rows;
     const int32_t *canvas_index; /* [n_rows] which canvas cell feeds the row */
@@ -248,7 +248,9 @@ enum commit_rule {
  * then position ascending. order_temperature > 0 (COMMIT_TOP): draws without replacement from
  * softmax(confidence / order_temperature), as confidence / order_temperature + gumbel noise. A
  * chosen pick's id is written to its canvas cell (and to the twin's cell under CFG), and the pick
- * is marked. A request with a pick that has no id commits nothing. */
+ * is marked. A request with a pick that has no id commits nothing. A pick whose cell is not masked
+ * any more takes no part in any of this: so a step may be asked for before it is known what the
+ * last one committed. */
 struct commit_request {
     int32_t pick_begin, n_picks;
     enum commit_rule rule;
@@ -263,7 +265,7 @@ struct commit_args {
     const int32_t *cell, *twin_cell;       /* [n_picks], host; twin -1: none */
     const uint32_t *position;              /* [n_picks], host: the pick's position, for noise */
     const struct commit_request *requests; /* [n], host */
-    int32_t n;
+    int32_t n, mask_id;
 };
 
 /* Weights from nothing: numbers first, first + 1, .. of the SplitMix64 sequence of `seed`, each as
@@ -305,6 +307,7 @@ struct backend_ops {
     size_t (*scratch_bytes)(const struct backend *backend, int32_t n_rows_max, int32_t n_picks_max);
     /* Steps with equal shape_key issue equal ops, so a backend may record and replay. */
     void (*start_step)(struct backend *backend, const struct batch *batch, uint64_t shape_key);
+    void (*submit_step)(struct backend *backend, void *target, struct matrix source);
     bool (*finish_step)(struct backend *backend, uint64_t *device_ns, struct error *err);
     /* The eleven ops. */
     void (*embed)(struct backend *backend, const struct embed_args *args);
@@ -320,18 +323,24 @@ struct backend_ops {
     void (*commit)(struct backend *backend, const struct commit_args *args);
 };
 
+#define BACKEND_STEPS_MOST 2 /* unfinished at a time */
+
 /* Shared head of every backend; `state` is the implementation's own. */
 struct backend {
     const struct backend_ops *ops;
     void *state;
-    const struct batch *batch;          /* between start_step and finish_step, else NULL */
+    const struct batch *batch;          /* between start_step and submit_step, else NULL */
+    int32_t n_submitted;                /* steps between submit_step and finish_step */
+    int32_t n_steps_ahead;              /* submitted steps that it pays not to wait for: 0 where
+                                           submit_step computes, else 1; set by open */
     struct arena regions[REGION_COUNT]; /* host backends; cuda keeps device regions in state */
     enum dtype activation;              /* of rows and of the KV cache; set by open */
     int32_t n_rows_least, n_rows_most;  /* rows of an iteration, when nobody says; set by open */
     bool learns_shapes;                 /* chooses algorithms at a shape's first use; set by open */
     char machine[128];                  /* what it computes on, for people; set by open */
     struct error failure;               /* first failure of an op, latched until finish_step */
-    uint64_t step_begin_ns;             /* host backends: when the step started */
+    uint64_t step_begin_ns;             /* host backends: when the open step started, */
+    uint64_t step_ns[BACKEND_STEPS_MOST]; /* and how long the submitted ones took */
 };
 
 extern const struct backend_ops backend_ref_ops;
@@ -374,9 +383,15 @@ void backend_fill_dummy(struct backend *backend, const struct dummy_args *args);
 size_t backend_scratch_bytes(const struct backend *backend, int32_t n_rows_max,
                              int32_t n_picks_max);
 
+/* Opens a step; at most BACKEND_STEPS_MOST are unfinished, this one counted. shape_key: 0, or equal
+ * for steps whose ops differ in nothing but the contents of host arrays. */
 void backend_start_step(struct backend *backend, const struct batch *batch, uint64_t shape_key);
-/* Waits for the step's ops. device_ns: their time. False: the latched failure, which is thereby
- * taken; the step's results are then undefined. */
+/* Closes it: behind its ops, source is copied to `target`, which is filled when the step is
+ * finished; no row: nothing. Does not wait for any of it. */
+void backend_submit_step(struct backend *backend, void *target, struct matrix source);
+/* Waits for the oldest submitted step (or the open one, which it submits). device_ns: the time of
+ * its ops. False: the latched failure, which is thereby taken; the results of all unfinished steps
+ * are then undefined. */
 bool backend_finish_step(struct backend *backend, uint64_t *device_ns, struct error *err);
 
 void backend_embed(struct backend *backend, const struct embed_args *args);

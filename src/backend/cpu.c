@@ -294,6 +294,7 @@ const struct backend_ops backend_cpu_ops = {
     .free_bytes = host_free_bytes,
     .scratch_bytes = cpu_scratch_bytes,
     .start_step = cpu_start_step,
+    .submit_step = host_submit_step,
     .finish_step = host_finish_step,
     .embed = cpu_embed,
     .rms_norm = cpu_rms_norm,

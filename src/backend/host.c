@@ -17,11 +17,20 @@ void host_start_step(struct backend *backend, const struct batch *batch, uint64_
     backend->step_begin_ns = clock_now_ns();
 }
 
+void host_submit_step(struct backend *backend, void *target, struct matrix source)
+{
+    assert(backend->step_begin_ns > 0);
+    assert(backend->n_submitted < BACKEND_STEPS_MOST);
+    if (source.n_rows > 0) host_download(backend, target, source);
+    backend->step_ns[backend->n_submitted] = clock_now_ns() - backend->step_begin_ns;
+}
+
 bool host_finish_step(struct backend *backend, uint64_t *device_ns, struct error *err)
 {
     (void)err; /* no failure comes late */
-    assert(backend->step_begin_ns > 0);
-    *device_ns = clock_now_ns() - backend->step_begin_ns;
+    assert(backend->n_submitted > 0);
+    *device_ns = backend->step_ns[0];
+    backend->step_ns[0] = backend->step_ns[1];
     return true;
 }
 
@@ -45,6 +54,13 @@ void host_store_kv(struct backend *backend, const struct store_kv_args *args)
 }
 
 /* ---- commit ---- */
+
+static bool is_masked(const struct commit_args *args, int32_t pick)
+{
+    const int32_t *cells = args->canvas.data;
+    assert(args->cell[pick] >= 0);
+    return cells[args->cell[pick]] == args->mask_id;
+}
 
 /* What a request's picks are sorted by, descending. */
 static double order_value(const struct commit_args *args, const struct commit_request *request,
@@ -71,6 +87,7 @@ static int32_t next_pick(const struct commit_args *args, const struct commit_req
     for (int32_t i = 0; i < request->n_picks; i++) {
         int32_t pick = request->pick_begin + i;
         double value = order_value(args, request, pick);
+        if (!is_masked(args, pick)) continue;
         assert(!isnan(value));
         if (last >= 0 && !is_before(last_value, last, value, pick)) continue;
         if (best >= 0 && !is_before(value, pick, best_value, best)) continue;
@@ -92,19 +109,21 @@ static void write_pick(const struct commit_args *args, int32_t pick)
 static void commit_top(const struct commit_args *args, const struct commit_request *request)
 {
     int32_t pick = -1;
-    for (int32_t i = 0; i < request->n_commit && i < request->n_picks; i++) {
+    for (int32_t i = 0; i < request->n_commit; i++) {
         pick = next_pick(args, request, pick);
+        if (pick < 0) return;
         write_pick(args, pick);
     }
 }
 
 static void commit_threshold(const struct commit_args *args, const struct commit_request *request)
 {
-    if (request->n_picks == 0) return;
-    write_pick(args, next_pick(args, request, -1));
+    int32_t best = next_pick(args, request, -1);
+    if (best < 0) return;
     for (int32_t i = 0; i < request->n_picks; i++) {
         int32_t pick = request->pick_begin + i;
-        if (args->picks[pick].confidence >= request->threshold) write_pick(args, pick);
+        bool passes = pick == best || args->picks[pick].confidence >= request->threshold;
+        if (passes && is_masked(args, pick)) write_pick(args, pick);
     }
 }
 
@@ -112,13 +131,14 @@ static void commit_threshold(const struct commit_args *args, const struct commit
  * published rule does so, and published answers depend on it. */
 static void commit_factor(const struct commit_args *args, const struct commit_request *request)
 {
-    int32_t pick = -1;
-    for (int32_t rank = 1; rank <= request->n_picks; rank++) {
-        pick = next_pick(args, request, pick);
+    int32_t pick = next_pick(args, request, -1);
+    for (int32_t rank = 1; pick >= 0; rank++) {
+        int32_t next = next_pick(args, request, pick);
         double needed = 1 - request->factor / (rank + 1);
         bool passes = rank == 1 || args->picks[pick].confidence >= needed;
-        if (!passes && rank < request->n_picks) return;
+        if (!passes && next >= 0) return;
         write_pick(args, pick);
+        pick = next;
     }
 }
 
@@ -128,7 +148,7 @@ static void commit_each(const struct commit_args *args, const struct commit_requ
         int32_t pick = request->pick_begin + i;
         double u =
             noise_uniform(request->noise_key, request->step, args->position[pick], NOISE_EACH);
-        if (u < request->threshold) write_pick(args, pick);
+        if (u < request->threshold && is_masked(args, pick)) write_pick(args, pick);
     }
 }
 
@@ -136,7 +156,8 @@ static bool has_ids(const struct commit_args *args, const struct commit_request 
 {
     assert(request->n_picks >= 0);
     for (int32_t i = 0; i < request->n_picks; i++)
-        if (args->picks[request->pick_begin + i].id < 0) return false;
+        if (args->picks[request->pick_begin + i].id < 0 && is_masked(args, request->pick_begin + i))
+            return false;
     return true;
 }
 

@@ -30,9 +30,10 @@ void host_fill_dummy(struct backend *backend, const struct dummy_args *args);
 /* What the machine has free, but at most what the job's control groups allow in all. */
 size_t host_free_bytes(const struct backend *backend);
 
-/* The clock of a step whose ops run at the call: device_ns is the time from start to finish. The
+/* The clock of a step whose ops run at the call: device_ns is the time from start to submit. The
  * wrappers set and clear backend->batch and hand over the failure. */
 void host_start_step(struct backend *backend, const struct batch *batch, uint64_t shape_key);
+void host_submit_step(struct backend *backend, void *target, struct matrix source);
 bool host_finish_step(struct backend *backend, uint64_t *device_ns, struct error *err);
 
 /* Pure copies: the same in any backend. */

@@ -442,6 +442,7 @@ const struct backend_ops backend_ref_ops = {
     .free_bytes = host_free_bytes,
     .scratch_bytes = ref_scratch_bytes,
     .start_step = host_start_step,
+    .submit_step = host_submit_step,
     .finish_step = host_finish_step,
     .embed = ref_embed,
     .rms_norm = ref_rms_norm,

@@ -430,13 +430,14 @@ static bool compute(struct executor *executor, struct error *err)
                                                   .twin_cell = executor->pick_twin_cell,
                                                   .position = executor->pick_position,
                                                   .requests = executor->commits,
-                                                  .n = executor->n_commits});
-    if (!backend_finish_step(backend, &device_ns, err)) return false;
+                                                  .n = executor->n_commits,
+                                                  .mask_id = config->mask_id});
     struct matrix picks = {.data = executor->device_picks,
                            .n_rows = executor->n_score,
                            .n_cols = (int32_t)(sizeof(struct pick) / sizeof(int32_t)),
                            .dtype = DTYPE_I32};
-    backend_download(backend, executor->picks, picks);
+    backend_submit_step(backend, executor->picks, picks);
+    if (!backend_finish_step(backend, &device_ns, err)) return false;
     executor->counts.n_iterations++;
     executor->counts.n_positions += executor->batch.n_rows;
     executor->counts.n_picks += executor->batch.n_picks;

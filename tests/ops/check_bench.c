@@ -352,18 +352,20 @@ void bench_score(struct check *check)
 
 void bench_commit(struct check *check)
 {
-    enum { N = 512, N_EACH = 32 };
+    enum { N = 512, N_EACH = 32, MASK = 7 }; /* ids are the mask, so that calls find it again */
     struct commit_request requests[N / N_EACH];
     struct pick *picks = NULL;
     check_reset(check);
     int32_t *cell = check_host(check, N, sizeof *cell), *twin = check_host(check, N, sizeof *twin);
+    int32_t *before = check_host(check, N, sizeof *before);
     uint32_t *position = check_host(check, N, sizeof *position);
     struct pick *found = check_host(check, N, sizeof *found);
     for (int32_t i = 0; i < N; i++) {
         cell[i] = i;
         twin[i] = -1;
         position[i] = (uint32_t)i;
-        found[i] = (struct pick){.id = i, .confidence = check_uniform(check)};
+        before[i] = MASK;
+        found[i] = (struct pick){.id = MASK, .confidence = check_uniform(check)};
     }
     for (int32_t i = 0; i < N / N_EACH; i++)
         requests[i] = (struct commit_request){
@@ -371,13 +373,14 @@ void bench_commit(struct check *check)
     picks = check_take(check, N * sizeof *picks);
     struct matrix raw = {picks, N, (int32_t)sizeof *picks / 4, DTYPE_I32};
     backend_upload(&check->backend, raw, found);
-    struct commit_args args = {.canvas = check_cells(check, N, cell),
+    struct commit_args args = {.canvas = check_cells(check, N, before),
                                .picks = picks,
                                .cell = cell,
                                .twin_cell = twin,
                                .position = position,
                                .requests = requests,
-                               .n = N / N_EACH};
+                               .n = N / N_EACH,
+                               .mask_id = MASK};
     double work = (double)N * (double)sizeof *picks;
     check_time(check, &(struct check_bench){issue_commit, &args, NULL, work, gbytes},
                "commit %d picks of %d requests", N, N / N_EACH);

@@ -466,7 +466,7 @@ void check_score(struct check *check)
 
 /* ---- commit ---- */
 
-enum { PICKS_MAX = 200, REQUESTS_MAX = 6, N_CELLS = 500, EMPTY_CELL = -5 };
+enum { PICKS_MAX = 200, REQUESTS_MAX = 6, N_CELLS = 500, EMPTY_CELL = -5, GIVEN_CELL = 5000 };
 
 struct commit_case {
     int32_t n_picks, n_requests;
@@ -474,7 +474,7 @@ struct commit_case {
     int32_t cell[PICKS_MAX], twin_cell[PICKS_MAX];
     uint32_t position[PICKS_MAX];
     struct commit_request requests[REQUESTS_MAX];
-    int32_t wanted[N_CELLS];
+    int32_t before[N_CELLS], wanted[N_CELLS];
 };
 
 static double commit_noise(const struct commit_case *c, const struct commit_request *request,
@@ -483,13 +483,17 @@ static double commit_noise(const struct commit_case *c, const struct commit_requ
     return noise_uniform(request->noise_key, request->step, c->position[pick], stream);
 }
 
-/* Order of a request's picks: values descending, ties to the lower position. */
-static void order_picks(const struct commit_case *c, const struct commit_request *request,
-                        int32_t *order)
+/* Order of a request's picks of masked cells: values descending, ties to the lower position.
+ * Returns their number. */
+static int32_t order_picks(const struct commit_case *c, const struct commit_request *request,
+                           int32_t *order)
 {
     double value[PICKS_MAX];
+    int32_t n_masked = 0;
     for (int32_t n = 0; n < request->n_picks; n++) {
-        int32_t pick = request->pick_begin + n, i = n;
+        int32_t pick = request->pick_begin + n, i = n_masked;
+        if (c->before[c->cell[pick]] != EMPTY_CELL) continue;
+        n_masked++;
         value[pick] = c->picks[pick].confidence;
         if (request->order_temperature > 0)
             value[pick] = value[pick] / request->order_temperature -
@@ -498,26 +502,27 @@ static void order_picks(const struct commit_case *c, const struct commit_request
             order[i] = order[i - 1];
         order[i] = pick;
     }
+    return n_masked;
 }
 
-/* How many of the ordered picks a factor accepts. */
+/* How many of the n ordered picks a factor accepts. */
 static int32_t factor_count(const struct commit_case *c, const struct commit_request *request,
-                            const int32_t *order)
+                            const int32_t *order, int32_t n)
 {
-    for (int32_t i = 1; i < request->n_picks - 1; i++) {
+    for (int32_t i = 1; i < n - 1; i++) {
         if (c->picks[order[i]].confidence < 1 - request->factor / (i + 2)) return i;
     }
-    return request->n_picks; /* no rank fails, or only the last */
+    return n; /* no rank fails, or only the last */
 }
 
 static bool is_committed(const struct commit_case *c, const struct commit_request *request,
-                         const int32_t *order, int32_t rank)
+                         const int32_t *order, int32_t n, int32_t rank)
 {
     switch (request->rule) {
     case COMMIT_TOP: return rank < request->n_commit;
     case COMMIT_THRESHOLD:
         return rank == 0 || c->picks[order[rank]].confidence >= request->threshold;
-    case COMMIT_FACTOR: return rank < factor_count(c, request, order);
+    case COMMIT_FACTOR: return rank < factor_count(c, request, order, n);
     case COMMIT_EACH: return commit_noise(c, request, order[rank], NOISE_EACH) < request->threshold;
     }
     return false;
@@ -527,10 +532,10 @@ static void want_committed(struct commit_case *c, const struct commit_request *r
 {
     int32_t order[PICKS_MAX];
     assert(request->n_picks <= PICKS_MAX);
-    order_picks(c, request, order);
-    for (int32_t rank = 0; rank < request->n_picks; rank++) {
+    int32_t n = order_picks(c, request, order);
+    for (int32_t rank = 0; rank < n; rank++) {
         int32_t pick = order[rank];
-        if (!is_committed(c, request, order, rank)) continue;
+        if (!is_committed(c, request, order, n, rank)) continue;
         c->wanted[c->cell[pick]] = c->picks[pick].id;
         if (c->twin_cell[pick] >= 0) c->wanted[c->twin_cell[pick]] = c->picks[pick].id;
     }
@@ -557,6 +562,9 @@ static void draw_request(struct check *check, struct commit_case *c, int32_t i, 
         c->cell[pick] = 2 * pick;
         c->twin_cell[pick] = check_below(check, 3) == 0 ? 2 * pick + 1 : -1;
         c->position[pick] = (uint32_t)(10 * i + 3 * n);
+        if (check_below(check, 5) > 0) continue;
+        c->before[c->cell[pick]] = c->wanted[c->cell[pick]] = GIVEN_CELL;
+        if (check_below(check, 2) == 0) c->picks[pick].id = -1;
     }
 }
 
@@ -565,9 +573,9 @@ static void commit_case(struct check *check, int32_t n_requests)
     static const int32_t sizes[] = {0, 1, 2, 7, 31, 32};
     check_reset(check);
     struct commit_case *c = check_host(check, 1, sizeof *c);
-    int32_t found[N_CELLS], before[N_CELLS];
+    int32_t found[N_CELLS];
     for (int32_t i = 0; i < N_CELLS; i++)
-        before[i] = c->wanted[i] = EMPTY_CELL;
+        c->before[i] = c->wanted[i] = EMPTY_CELL;
     for (int32_t i = 0; i < n_requests; i++) {
         draw_request(check, c, i, sizes[check_below(check, COUNT_OF(sizes))]);
         want_committed(c, &c->requests[i]);
@@ -576,20 +584,21 @@ static void commit_case(struct check *check, int32_t n_requests)
     struct pick *picks = check_take(check, (size_t)c->n_picks * sizeof *picks);
     struct matrix raw = {picks, c->n_picks, (int32_t)sizeof *picks / 4, DTYPE_I32};
     backend_upload(&check->backend, raw, c->picks);
-    struct commit_args args = {.canvas = check_cells(check, N_CELLS, before),
+    struct commit_args args = {.canvas = check_cells(check, N_CELLS, c->before),
                                .picks = picks,
                                .cell = c->cell,
                                .twin_cell = c->twin_cell,
                                .position = c->position,
                                .requests = c->requests,
-                               .n = n_requests};
+                               .n = n_requests,
+                               .mask_id = EMPTY_CELL};
     check_start(check, NULL);
     backend_commit(&check->backend, &args);
     check_finish(check);
     backend_download(&check->backend, found, args.canvas);
     backend_download(&check->backend, c->picks, raw);
     for (int32_t i = 0; i < c->n_picks; i++)
-        if ((c->picks[i].is_committed != 0) != (found[c->cell[i]] != EMPTY_CELL))
+        if ((c->picks[i].is_committed != 0) != (found[c->cell[i]] != c->before[c->cell[i]]))
             check_fail(check, "commit: pick %d is marked %d", i, c->picks[i].is_committed);
     if (memcmp(found, c->wanted, sizeof found) != 0)
         check_fail(check, "commit: other cells than wanted were written (%d requests, rule %d..)",

@@ -217,6 +217,31 @@ Test(backend, a_failed_op_stops_the_step_and_the_next_step_runs)
     backend_close(&bench.backend);
 }
 
+Test(backend, two_steps_can_be_submitted_before_the_first_is_finished)
+{
+    struct bench bench;
+    struct error err = {0};
+    const struct score_row row = {.uncond_row = -1, .top_p = 1};
+    const float logits[2][N_VOCAB] = {{1, 7, 2, 3, 9}, {8, 1, 2, 3, 9}};
+    struct pick picks[2];
+    uint64_t device_ns;
+    bench_init(&bench, &row);
+    struct matrix raw = {bench.score.picks, 1, (int32_t)sizeof picks[0] / 4, DTYPE_I32};
+    for (int i = 0; i < 2; i++) {
+        backend_upload(&bench.backend, bench.score.hidden, logits[i]);
+        backend_start_step(&bench.backend, &bench.batch, 1);
+        backend_score(&bench.backend, &bench.score);
+        backend_submit_step(&bench.backend, &picks[i], raw);
+        cr_assert_null(bench.backend.batch);
+    }
+    for (int i = 0; i < 2; i++) {
+        cr_assert(backend_finish_step(&bench.backend, &device_ns, &err));
+        cr_assert_eq(picks[i].id, i == 0 ? 1 : 0);
+    }
+    cr_assert_eq(bench.backend.n_submitted, 0);
+    backend_close(&bench.backend);
+}
+
 Test(backend, a_row_whose_candidates_are_all_suppressed_has_no_pick)
 {
     struct bench bench;

@@ -31,7 +31,8 @@ static uint32_t committed(const double *confidence, int32_t n, struct commit_req
                                                 .twin_cell = twin_cell,
                                                 .position = position,
                                                 .requests = &request,
-                                                .n = 1});
+                                                .n = 1,
+                                                .mask_id = EMPTY});
     for (int32_t i = 0; i < N_MAX; i++) {
         bool is_chosen = canvas[i] != EMPTY;
         cr_assert_eq(canvas[i], is_chosen ? 100 + i : EMPTY);
