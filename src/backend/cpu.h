@@ -10,6 +10,9 @@
 #include "backend/pick.h"
 #include "base/workers.h"
 
+/* Rows for each thread that stay in its caches from op to op (BENCHMARKS.md, "rows at a time"). */
+#define CPU_ROWS_TARGET 256
+
 /* Rows of hidden that `score` takes through the vocabulary together, and how many of their logits
  * exist at once: 2 MB, so that they are still in the last-level cache when they are looked at. */
 #define CPU_SCORE_ROWS   256

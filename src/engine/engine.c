@@ -10,6 +10,15 @@
  * with windows of 16 rows keep 256 positions each. */
 #define SLOTS_PER_ROW 16
 
+/* Rows below which blocks begin, when nothing was measured and nobody says: else the plan knows. */
+static int32_t choose_target(const struct engine_options *options, const struct backend *backend,
+                             int32_t n_rows_max)
+{
+    bool is_chosen = options->n_rows_max > 0 || options->cost != NULL;
+    assert(backend->n_rows_target >= 0);
+    return is_chosen || backend->n_rows_target >= n_rows_max ? 0 : backend->n_rows_target;
+}
+
 /* Rows of an iteration: a request must fit whole, and a batch should fill the machine. */
 static int32_t choose_rows(const struct engine_options *options, const struct model_config *config,
                            const struct backend *backend)
@@ -121,6 +130,7 @@ bool engine_open(struct engine *engine, const struct engine_options *options,
     if (!backend_open(&engine->backend, options->backend, &limits, err)) return false;
     int32_t n_rows_max = choose_rows(options, config, &engine->backend);
     engine->limits.planning.n_rows_max = n_rows_max;
+    engine->limits.planning.n_rows_target = choose_target(options, &engine->backend, n_rows_max);
     int64_t n_cells_max = options->n_cells_max > 0 ? options->n_cells_max : CELLS_MAX;
     engine->limits.n_cells_max = n_cells_max > n_rows_max ? n_cells_max : n_rows_max;
     bool ok = options->dummy_weights || safetensors_open(&files, options->model_dir, run, err);
