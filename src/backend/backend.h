@@ -338,6 +338,8 @@ struct backend {
     int32_t n_rows_least, n_rows_most;  /* rows of an iteration, when nobody says; set by open */
     int32_t n_rows_target;              /* rows from which on an iteration has its best rate, as far
                                            as is known unmeasured; 0: n_rows_most; set by open */
+    int32_t n_picks_multiple;           /* picks are padded to it, so that shapes recur and their
+                                           steps can be replayed; 0 or 1: not; set by open */
     bool learns_shapes;                 /* chooses algorithms at a shape's first use; set by open */
     char machine[128];                  /* what it computes on, for people; set by open */
     struct error failure;               /* first failure of an op, latched until finish_step */

@@ -209,6 +209,24 @@ void planner_report(struct planner *planner, int32_t request, enum step_outcome 
     become_ready(planner, request);
 }
 
+void planner_end(struct planner *planner, int32_t request)
+{
+    struct member *member = &planner->members[request];
+    enum policy policy = planner->options.policy;
+    assert(member->state == MEMBER_RUNNING || member->state == MEMBER_READY);
+    count_ending(planner, member, true);
+    planner->n_surprises++;
+    if (member->state == MEMBER_RUNNING) {
+        if (policy == POLICY_PLANNED) policy_planned_shorten(planner, request);
+        if (policy == POLICY_FCFS) planner_drop(planner, request);
+    } else if (policy == POLICY_PLANNED) {
+        planner_withdraw(planner, request);
+    }
+    release(planner, member);
+    member->state = MEMBER_ENDED;
+    planner->n_ended++;
+}
+
 int64_t planner_surprises(const struct planner *planner)
 {
     return planner->n_surprises;

@@ -118,6 +118,10 @@ enum planner_status planner_next(struct planner *planner, uint64_t now_ns,
 void planner_report(struct planner *planner, int32_t request, enum step_outcome outcome,
                     int32_t next_block);
 
+/* The request has ended in a step that was reported to go on, or to complete its block: a stop that
+ * was seen late. Not between planner_next and the reports of its items. */
+void planner_end(struct planner *planner, int32_t request);
+
 /* Blocks that were complete before all their steps, and requests that ended before all blocks. */
 int64_t planner_surprises(const struct planner *planner);
 

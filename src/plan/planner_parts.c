@@ -35,6 +35,19 @@ int32_t planner_pop(struct planner *planner)
     return first;
 }
 
+void planner_withdraw(struct planner *planner, int32_t number)
+{
+    int32_t *heap = planner->ready, i = 0;
+    while (heap[i] != number)
+        i++;
+    assert(i < planner->n_ready);
+    for (; i > 0; i = (i - 1) / 2)
+        heap[i] = heap[(i - 1) / 2];
+    heap[0] = number;
+    int32_t first = planner_pop(planner);
+    assert(first == number);
+}
+
 /* ---- running ---- */
 
 bool planner_admit(struct planner *planner, int32_t number, int64_t n, struct extent_time time)

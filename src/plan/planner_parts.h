@@ -70,6 +70,8 @@ void planner_add_item(struct planner *planner, int32_t number, struct plan_itera
 /* Makes the member, whose key is set, one of those that are ready; takes the first of them out. */
 void planner_push(struct planner *planner, int32_t number);
 int32_t planner_pop(struct planner *planner);
+/* Takes one out that is not the first. */
+void planner_withdraw(struct planner *planner, int32_t number);
 
 /* Lets the member run, with `n` slots for that time unless it has been held over: until it ends if
  * the time is open. False: there is no room. for_good: with the slots of its largest block until it

@@ -18,6 +18,8 @@ static int32_t prompts[N_REQUESTS][16];
 struct outcome {
     int32_t n_answers[N_REQUESTS], n_failures[N_REQUESTS];
     int32_t n_tokens[N_REQUESTS], steps[N_REQUESTS], n_effective[N_REQUESTS];
+    int32_t blocks[N_REQUESTS], refreshes[N_REQUESTS];
+    int64_t positions[N_REQUESTS];
     bool is_stopped[N_REQUESTS];
     int32_t ids[N_REQUESTS][64];
     int32_t n_iterations, n_iterations_max; /* 0: no limit */
@@ -78,6 +80,9 @@ static bool answered(void *context, const struct answer *answer, struct error *e
     outcome->n_tokens[i] = answer->n_tokens;
     outcome->n_effective[i] = answer->n_effective;
     outcome->steps[i] = answer->steps;
+    outcome->blocks[i] = answer->blocks;
+    outcome->refreshes[i] = answer->refresh_steps;
+    outcome->positions[i] = answer->positions;
     outcome->is_stopped[i] = answer->finish_reason == FINISH_STOP;
     memcpy(outcome->ids[i], answer->token_ids, (size_t)answer->n_tokens * sizeof(int32_t));
     return true;
@@ -331,6 +336,210 @@ Test(executor, a_forced_stop_takes_the_place_of_stop_tokens)
         cr_assert(forced.steps[0] >= n && forced.steps[0] <= (n + 3) / 4 * 4);
     }
     close_engine();
+}
+
+/* ---- steps ahead ---- */
+
+/* A device that is late: it computes as ref does, but what a step found stays with it until
+ * somebody waits for that step. Whether it pays not to wait changes from step to step. */
+static struct {
+    struct backend_ops ops;
+    bool is_shifty;
+    uint64_t keys[4096];
+    int32_t n_steps, n_overlaps, n_keys;
+    void *target[BACKEND_STEPS_MOST];
+    size_t n_bytes[BACKEND_STEPS_MOST];
+    char found[BACKEND_STEPS_MOST][64 << 10];
+} late;
+
+static void late_start_step(struct backend *backend, const struct batch *batch, uint64_t shape_key)
+{
+    late.n_steps++;
+    late.n_overlaps += backend->n_submitted > 0;
+    if (shape_key != 0) late.keys[late.n_keys++ % 4096] = shape_key;
+    for (int32_t i = 0; i < batch->n_sequences && shape_key != 0; i++)
+        cr_assert_gt(batch->sequences[i].n_cached, 0, "a Refresh is not to be replayed");
+    if (shape_key != 0) cr_assert_eq(batch->n_picks % backend->n_picks_multiple, 0);
+    if (late.is_shifty) backend->n_steps_ahead = late.n_steps % 7 < 5;
+    backend_ref_ops.start_step(backend, batch, shape_key);
+}
+
+static void late_submit_step(struct backend *backend, void *target, struct matrix source)
+{
+    int32_t at = backend->n_submitted;
+    size_t n_bytes = (size_t)source.n_rows * (size_t)source.n_cols * sizeof(int32_t);
+    cr_assert_leq(n_bytes, sizeof late.found[0]);
+    late.target[at] = target;
+    late.n_bytes[at] = n_bytes;
+    backend_ref_ops.submit_step(backend, late.found[at], source);
+    memset(target, 0xA5, n_bytes);
+}
+
+static bool late_finish_step(struct backend *backend, uint64_t *device_ns, struct error *err)
+{
+    memcpy(late.target[0], late.found[0], late.n_bytes[0]);
+    late.target[0] = late.target[1];
+    late.n_bytes[0] = late.n_bytes[1];
+    memcpy(late.found[0], late.found[1], sizeof late.found[0]);
+    return backend_ref_ops.finish_step(backend, device_ns, err);
+}
+
+static void become_late(bool is_shifty, int32_t n_picks_multiple)
+{
+    memset(&late, 0, sizeof late);
+    late.ops = backend_ref_ops;
+    late.ops.start_step = late_start_step;
+    late.ops.submit_step = late_submit_step;
+    late.ops.finish_step = late_finish_step;
+    late.is_shifty = is_shifty;
+    engine.backend.ops = &late.ops;
+    engine.backend.n_steps_ahead = 1;
+    engine.backend.n_picks_multiple = n_picks_multiple;
+}
+
+/* How many tokens a step commits is known; where they stop is not. */
+static struct request certain_request(int32_t i)
+{
+    struct request request = cache_request(i);
+    request.decode.threshold = 0;
+    request.decode.early_stop = i % 3 != 0;
+    request.decode.gen_length = 12 + i;
+    if (i % 5 == 2) request.decode.temperature = 5;
+    if (request.decode.remasking == REMASKING_ORIGIN)
+        request.decode.remasking = REMASKING_LOW_CONFIDENCE;
+    int32_t n_block = request.decode.block_length;
+    if (i % 6 == 1) /* half as many steps as cells */
+        request.decode.steps = (12 + i + n_block - 1) / n_block * ((n_block + 1) / 2);
+    return request;
+}
+
+/* Among others whose thresholds make every iteration uncertain that they take part in. */
+static struct request mixed_request(int32_t i)
+{
+    struct request request = certain_request(i);
+    if (i % 8 == 0) request.decode.threshold = 0.05;
+    return request;
+}
+
+static void assert_same(const struct outcome *found, const struct outcome *expected)
+{
+    cr_assert_arr_eq(found->n_answers, expected->n_answers, sizeof expected->n_answers);
+    cr_assert_arr_eq(found->n_failures, expected->n_failures, sizeof expected->n_failures);
+    cr_assert_arr_eq(found->ids, expected->ids, sizeof expected->ids);
+    cr_assert_arr_eq(found->n_tokens, expected->n_tokens, sizeof expected->n_tokens);
+    cr_assert_arr_eq(found->n_effective, expected->n_effective, sizeof expected->n_effective);
+    cr_assert_arr_eq(found->is_stopped, expected->is_stopped, sizeof expected->is_stopped);
+    cr_assert_arr_eq(found->steps, expected->steps, sizeof expected->steps);
+    cr_assert_arr_eq(found->blocks, expected->blocks, sizeof expected->blocks);
+    cr_assert_arr_eq(found->refreshes, expected->refreshes, sizeof expected->refreshes);
+    cr_assert_arr_eq(found->positions, expected->positions, sizeof expected->positions);
+}
+
+/* Runs the requests step by step and then ahead, in little room; both must agree. */
+static void compare_ahead(enum policy policy, int32_t shift, bool is_shifty)
+{
+    static struct outcome expected, outcome;
+    struct error err = {0};
+    int64_t n_rows[2];
+    for (int32_t ahead = 0; ahead < 2; ahead++) {
+        struct outcome *found = ahead ? &outcome : &expected;
+        memset(found, 0, sizeof *found);
+        open_tight(policy, 256, 60000, shift);
+        if (ahead) become_late(is_shifty, 1);
+        cr_assert(run(found, &err), "%s", err.message);
+        cr_assert_eq(engine.backend.n_submitted, 0);
+        struct executor_counts counts = executor_counts(engine.executor);
+        n_rows[ahead] = counts.n_positions - counts.n_pad_positions;
+        close_engine();
+    }
+    assert_same(&outcome, &expected);
+    cr_assert_geq(n_rows[1], n_rows[0], "what was in flight at a stop was computed for nothing");
+}
+
+Test(executor, steps_asked_for_ahead_of_results_change_no_answer_and_no_count)
+{
+    for (int32_t i = 0; i < 12; i++) {
+        make = i < 6 ? certain_request : mixed_request;
+        compare_ahead((enum policy)(i % 3), i / 3 % 2, false);
+        if (i < 6) cr_assert_eq(late.n_overlaps, late.n_steps - 1, "all but the first overlap");
+        else cr_assert_lt(late.n_overlaps, late.n_steps);
+        cr_assert_gt(late.n_overlaps, 0);
+        compare_ahead((enum policy)(i % 3), i / 3 % 2, true);
+    }
+}
+
+Test(executor, a_request_that_breaks_while_its_next_step_is_in_flight_fails_alone)
+{
+    static struct outcome expected, outcome;
+    struct error err = {0};
+    int32_t n_failed = 0;
+    make = certain_request;
+    for (int32_t ahead = 0; ahead < 2; ahead++) {
+        struct outcome *found = ahead ? &outcome : &expected;
+        open_tight(POLICY_PLANNED, 1024, SIZE_MAX, 0);
+        struct matrix table = engine.model.weights.embedding;
+        size_t row_bytes = (size_t)table.n_cols * dtype_bytes(table.dtype);
+        memset((char *)table.data + 3 * row_bytes, 0xFF, row_bytes);
+        if (ahead) become_late(false, 1);
+        cr_assert(run(found, &err), "%s", err.message);
+        close_engine();
+    }
+    assert_same(&outcome, &expected);
+    for (int32_t i = 0; i < N_REQUESTS; i++)
+        n_failed += outcome.n_failures[i];
+    cr_assert(n_failed > 0 && n_failed < N_REQUESTS, "%d failed", n_failed);
+    cr_assert_gt(late.n_overlaps, 0);
+}
+
+Test(executor, a_run_that_stops_leaves_nothing_in_flight)
+{
+    static struct outcome outcome = {.n_iterations_max = 5}, whole;
+    struct error err = {0};
+    make = certain_request;
+    open_tight(POLICY_PLANNED, 1024, SIZE_MAX, 0);
+    become_late(false, 1);
+    cr_assert_not(run(&outcome, &err));
+    cr_assert_eq(err.code, ERROR_STOPPED);
+    cr_assert_eq(engine.backend.n_submitted, 0);
+    cr_assert_eq(late.n_steps, outcome.n_iterations + 1);
+    cr_assert(run(&whole, &err), "%s", err.message);
+    close_engine();
+}
+
+static struct request reuse_request(int32_t i)
+{
+    struct request request = make_request(i);
+    request.decode = (struct decode_settings){.gen_length = 32,
+                                              .block_length = 16,
+                                              .top_p = 1.0,
+                                              .cache = CACHE_DUAL,
+                                              .early_stop = true,
+                                              .seed = 5};
+    return request;
+}
+
+/* One request after the other, so that many iterations are Reuse alone. */
+Test(executor, shapes_padded_to_recur_change_no_answer)
+{
+    static struct outcome expected, outcome;
+    struct error err = {0};
+    int32_t n_distinct = 0;
+    make = reuse_request;
+    for (int32_t padded = 0; padded < 2; padded++) {
+        struct outcome *found = padded ? &outcome : &expected;
+        open_tight(POLICY_FCFS, 64, 40000, 0);
+        if (padded) become_late(false, 8);
+        cr_assert(run(found, &err), "%s", err.message);
+        close_engine();
+    }
+    assert_same(&outcome, &expected);
+    cr_assert_gt(late.n_keys, late.n_steps / 2);
+    for (int32_t i = 0, j; i < late.n_keys; i++) {
+        for (j = 0; j < i && late.keys[j] != late.keys[i];)
+            j++;
+        n_distinct += j == i;
+    }
+    cr_assert_leq(n_distinct, 8, "%d shapes", n_distinct);
 }
 
 /* ---- arrivals ---- */

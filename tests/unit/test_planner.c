@@ -350,3 +350,35 @@ Test(planner, without_backfill_the_first_that_does_not_fit_ends_the_choice)
         arena_destroy(&arena);
     }
 }
+
+/* Three requests of three blocks in turns; one of them, in work or between two blocks, turns out to
+ * have ended. It gets no item more, its slots are free, and the others come to their ends. */
+Test(planner, a_stop_that_is_seen_late_ends_whoever_is_in_work_or_waits)
+{
+    for (int32_t turn = 0; turn < 36; turn++) {
+        int32_t victim = turn % 3, n_steps = 8 + turn / 6 % 2, n_left[3] = {24, 24, 24};
+        struct planner *planner =
+            make((struct planner_options){.policy = (enum policy)(turn / 12),
+                                          .n_rows_max = turn / 3 % 2 ? 130 : 44,
+                                          .n_slots = 120});
+        struct phases phases = make_phases(16, 24, CACHE_DUAL);
+        struct plan_iteration iteration;
+        for (int32_t i = 0; i < 3; i++)
+            planner_add(planner, &(struct planner_request){.phases = &phases});
+        while (next(planner, &iteration) == PLANNER_ITERATION) {
+            for (int32_t i = 0; i < iteration.n_items; i++) {
+                int32_t at = iteration.items[i].request, left = --n_left[at];
+                cr_assert_geq(left, 0, "an item of a request that has ended");
+                enum step_outcome outcome = left % 8 ? STEP_GOES_ON : left ? STEP_BLOCK : STEP_END;
+                planner_report(planner, at, outcome, iteration.items[i].block + 1);
+            }
+            if (n_left[victim] != 24 - n_steps) continue;
+            planner_end(planner, victim);
+            n_left[victim] = 0;
+        }
+        cr_assert_eq(n_left[0] + n_left[1] + n_left[2], 0);
+        cr_assert_eq(planner_slots_held(planner), 0);
+        cr_assert_eq(planner_surprises(planner), 1);
+        arena_destroy(&arena);
+    }
+}
