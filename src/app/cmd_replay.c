@@ -209,20 +209,18 @@ static bool put_answers(struct replay *replay, struct error *err)
 static void note_iteration(struct replay *replay, const struct executor_iteration *iteration)
 {
     struct plan *plan = &replay->planning.results[0];
-    struct executor_counts counts = executor_counts(replay->engine.executor);
     uint64_t start_ns = replay->style.start_ns;
-    int64_t n_pad = counts.n_pad_positions - plan->n_pad_rows;
     assert(iteration->begin_ns >= start_ns);
     *plan_add_iteration(plan) = (struct plan_iteration_record){
         .start_ns = iteration->begin_ns - start_ns,
         .end_ns = iteration->end_ns - start_ns,
-        .n_rows = (int32_t)(counts.n_positions - plan->total.n_rows - n_pad),
-        .n_refresh_rows = (int32_t)(counts.n_refresh_positions - plan->n_refresh_rows),
-        .n_pad_rows = (int32_t)n_pad,
-        .slots_held = counts.n_slots_held};
-    plan->total.n_rows = counts.n_positions;
-    plan->n_refresh_rows = counts.n_refresh_positions;
-    plan->n_pad_rows = counts.n_pad_positions;
+        .n_rows = (int32_t)(iteration->load.n_rows - iteration->n_pad_rows),
+        .n_refresh_rows = (int32_t)iteration->n_refresh_rows,
+        .n_pad_rows = (int32_t)iteration->n_pad_rows,
+        .slots_held = iteration->n_slots};
+    plan->total.n_rows += iteration->load.n_rows;
+    plan->n_refresh_rows += iteration->n_refresh_rows;
+    plan->n_pad_rows += iteration->n_pad_rows;
 }
 
 static bool handle_iteration(void *context, const struct executor_iteration *iteration)

@@ -419,7 +419,6 @@ static bool look(struct executor *executor, struct flight *flight,
     /* Behind another one it began when that was over. */
     if (done->begin_ns < executor->looked_ns) done->begin_ns = executor->looked_ns;
     done->end_ns = clock_now_ns();
-    executor->counts.n_slots_held = flight->n_slots;
     assert(flight->n_items > 0);
     for (int32_t i = 0; i < flight->n_items; i++)
         if (!look_at(executor, flight, &flight->items[i], events, err)) return false;
@@ -472,8 +471,7 @@ static bool run_iteration(struct executor *executor, const struct plan_iteration
     if (n_slots > executor->counts.n_slots_peak) executor->counts.n_slots_peak = n_slots;
     executor->next_flight = (executor->next_flight + 1) % BACKEND_STEPS_MOST;
     executor->pending = NULL;
-    flight->done = (struct executor_iteration){.begin_ns = begin_ns};
-    flight->n_slots = n_slots;
+    flight->done = (struct executor_iteration){.begin_ns = begin_ns, .n_slots = n_slots};
     flight->is_reported = false;
     executor_build(executor, iteration, flight);
     submit(executor, flight);

@@ -29,6 +29,8 @@ struct executor_limits {
 struct executor_iteration {
     uint64_t begin_ns, end_ns, predicted_ns; /* the last: 0 without a cost model */
     struct iteration_load load;
+    int64_t n_refresh_rows, n_pad_rows; /* of its rows */
+    int64_t n_slots;                    /* KV slots held, per layer */
 };
 
 /* Where finished work goes, and how a run is stopped. `context` is handed back. */
@@ -53,7 +55,6 @@ struct executor_counts {
     int64_t n_positions;                          /* rows fed through the layers, padding counted */
     int64_t n_refresh_positions, n_pad_positions; /* of them; the rest is Reuse */
     int64_t n_slots_peak;                         /* most KV slots held at a time, per layer */
-    int64_t n_slots_held;                         /* in the last iteration */
     int64_t n_surprises;                 /* steps that ended otherwise than the plan expected */
     int64_t n_picks;                     /* rows that met the vocabulary */
     int64_t n_commits;                   /* tokens committed */

@@ -192,7 +192,7 @@ static void add_item(struct executor *executor, const struct plan_item *planned,
     add_scores(executor, running, flight, item);
     add_commit(executor, running, flight, item);
     cost_add_step(&flight->done.load, &running->phases, &planned->shape, item->n_picks);
-    if (item->is_refresh) executor->counts.n_refresh_positions += n_positions;
+    if (item->is_refresh) flight->done.n_refresh_rows += n_positions;
     if (running->n_asked == 0) running->times.first_forward_ns = flight->done.begin_ns;
     running->n_asked++;
     running->n_in_flight++;
@@ -225,8 +225,10 @@ void executor_build(struct executor *executor, const struct plan_iteration *iter
     }
     assert(batch->n_rows == iteration->n_rows);
     add_padding(executor, iteration->n_pad_rows);
-    executor->counts.n_pad_positions += iteration->n_pad_rows;
+    flight->done.n_pad_rows = iteration->n_pad_rows;
     flight->done.load.n_rows += iteration->n_pad_rows;
+    executor->counts.n_refresh_positions += flight->done.n_refresh_rows;
+    executor->counts.n_pad_positions += flight->done.n_pad_rows;
 }
 
 /* Scored in one pass over the vocabulary, whatever the row. */

@@ -41,7 +41,6 @@ struct flight {
     struct flight_item *items; /* [n_requests_max] */
     int32_t *pick_cell;        /* [n_rows_max] */
     struct pick *picks;        /* [n_rows_max], filled when the step is finished */
-    int64_t n_slots;           /* held */
     bool is_certain;           /* how many tokens each step commits follows from the settings */
     bool is_reported;          /* the planner has heard, ahead of the results */
 };
