@@ -9,7 +9,7 @@
 
 #define COUNT_OF(array) ((int32_t)(sizeof(array) / sizeof(array)[0]))
 
-enum { SEQUENCES_MAX = 8, KEYS_MAX = 200 };
+enum { SEQUENCES_MAX = 8, KEYS_MAX = 8300, ROWS_LONG = 1000 };
 
 /* What makes a softmax easy or hard. */
 enum score_kind { SCORES_NORMAL, SCORES_EQUAL, SCORES_HUGE, SCORES_TINY, SCORE_KIND_COUNT };
@@ -83,7 +83,7 @@ static void draw_sequences(struct check *check, struct attention_case *c,
     int32_t row = 0;
     for (int32_t s = 0; s < n; s++) {
         struct sequence *sequence = &c->sequences[s];
-        int32_t kind = check_below(check, 3);
+        int32_t kind = check_below(check, 3), n_for_pick = shapes[s].n_rows > ROWS_LONG ? 50 : 3;
         *sequence = (struct sequence){.row_begin = row,
                                       .n_rows = shapes[s].n_rows,
                                       .pick_begin = n_picks,
@@ -92,7 +92,7 @@ static void draw_sequences(struct check *check, struct attention_case *c,
         n_slots += shapes[s].n_cached + 1;
         for (int32_t r = 0; r < shapes[s].n_rows; r++) {
             visible_end[row + r] = row + draw_visible_end(kind, r, shapes[s].n_rows);
-            if (check_below(check, 3) == 0) picked[n_picks++] = row + r;
+            if (check_below(check, n_for_pick) == 0) picked[n_picks++] = row + r;
         }
         row += shapes[s].n_rows;
         sequence->n_picks = n_picks - sequence->pick_begin;
@@ -386,19 +386,54 @@ static void attend_case(struct check *check, struct attention_case *c, const str
 static const struct heads head_shapes[] = {{1, 1, 16}, {4, 4, 32}, {6, 2, 64}, {7, 1, 128},
                                            {3, 3, 80}, {8, 2, 16}, {2, 1, 8}};
 
+static void attend_end(struct check *check, const struct check_tally *tally,
+                       const struct heads *heads, enum score_kind kind)
+{
+    char what[96];
+    assert(tally->n >= CHECK_TALLY_MIN);
+    snprintf(what, sizeof what, "attend %d/%d heads of %d, scores of kind %d", heads->n_heads,
+             heads->n_kv_heads, heads->head_dim, (int)kind);
+    check_tally_end(check, tally, what);
+}
+
 /* One tolerance for all shapes: a row with one key has no naive error to compare with. */
 static void attend_heads(struct check *check, const struct heads *heads, enum score_kind kind)
 {
     struct check_tally tally = {.dtype = check->backend.activation};
-    char what[96];
     for (int32_t i = 0; i < 2 * COUNT_OF(attend_shapes); i++) {
         struct attention_case c = {.heads = *heads, .picked = i % 2 == 1};
         attend_case(check, &c, attend_shapes[i / 2], kind, &tally);
     }
-    assert(tally.n >= CHECK_TALLY_MIN);
-    snprintf(what, sizeof what, "attend %d/%d heads of %d, scores of kind %d", heads->n_heads,
-             heads->n_kv_heads, heads->head_dim, (int)kind);
-    check_tally_end(check, &tally, what);
+    attend_end(check, &tally, heads, kind);
+}
+
+/* Few rows with many keys, which the cuda backend cuts over their keys (cuda/heuristics.h): just
+ * enough keys and not quite; a window among others; the last rows of many; more keys than its most
+ * slices of 1,024; the picks of a full step, some of which see no key of the last slice. */
+static const struct {
+    struct shape shapes[3];
+    bool picked;
+} long_cases[] = {{{{1, 1025}, {3, 960}}, false},
+                  {{{32, 2100}, {5, 40}, {2, 1000}}, false},
+                  {{{129, 1000}, {7, 1100}}, false},
+                  {{{1, 8250}}, false},
+                  {{{1100, 0}, {40, 1200}}, true}};
+
+static const struct {
+    struct heads heads;
+    enum score_kind kind;
+} long_heads[] = {{{2, 1, 64}, SCORES_NORMAL}, {{1, 1, 128}, SCORES_NORMAL},
+                  {{1, 1, 64}, SCORES_HUGE},   {{2, 2, 128}, SCORES_HUGE},
+                  {{1, 1, 64}, SCORES_EQUAL},  {{1, 1, 16}, SCORES_NORMAL}};
+
+static void attend_long(struct check *check, const struct heads *heads, enum score_kind kind)
+{
+    struct check_tally tally = {.dtype = check->backend.activation};
+    for (int32_t i = 0; i < COUNT_OF(long_cases); i++) {
+        struct attention_case c = {.heads = *heads, .picked = long_cases[i].picked};
+        attend_case(check, &c, long_cases[i].shapes, kind, &tally);
+    }
+    attend_end(check, &tally, heads, kind);
 }
 
 void check_attend(struct check *check)
@@ -406,6 +441,8 @@ void check_attend(struct check *check)
     for (int32_t i = 0; i < COUNT_OF(head_shapes) * SCORE_KIND_COUNT; i++)
         attend_heads(check, &head_shapes[i / SCORE_KIND_COUNT],
                      (enum score_kind)(i % SCORE_KIND_COUNT));
+    for (int32_t i = 0; i < COUNT_OF(long_heads); i++)
+        attend_long(check, &long_heads[i].heads, long_heads[i].kind);
 }
 
 /* ---- store_kv ---- */
