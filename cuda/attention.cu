@@ -4,15 +4,18 @@
  *     warp    32 of its rows: two tiles of 16; warps without rows help to load
  *     loop    64 keys at a time: first the sequence's cached ones, then its fresh ones, each part
  *             ending in a tile of its own; loads run one tile ahead (cp.async, two buffers)
+ *     slices  few rows with many keys are several items, each with some of the tiles; what they
+ *             leave in f32 is joined by a second kernel, in the order of the tiles
  *
- * A row's result depends on its own keys in that order and on nothing else. Scores and sums are
- * f32, probabilities are rounded to bf16 for the product with the values, outputs are rounded once.
+ * A row's result depends on its own keys in that order, on how its sequence is cut and on nothing
+ * else. Scores and sums are f32, probabilities are rounded to bf16 for the product with the values,
+ * outputs are rounded once. Other head sizes take a plain kernel, which walks all keys of a row.
  */
 #include "cuda/device.cuh"
 #include "cuda/kernels.cuh"
 
 #define ATTEND_THREADS 128
-#define TILE_KEYS      64
+#define TILE_KEYS      ATTEND_TILE
 #define WARP_ROWS      32 /* query rows of a warp: M_TILES of 16 */
 #define M_TILES        2
 #define PART_KEYS      32 /* of a tile that are scored together: what registers hold */
@@ -320,6 +323,13 @@ static __device__ __forceinline__ void start_rows(row_state<head_dim> &rows,
                 rows.out[m][d][e] = 0;
 }
 
+/* The sum of a row from the shares of its four lanes. */
+static __device__ __forceinline__ float sum_lanes(float share)
+{
+    share += __shfl_xor_sync(WARP_ALL, share, 1);
+    return share + __shfl_xor_sync(WARP_ALL, share, 2);
+}
+
 /* Divides by the sums and writes the rows, by way of the warp's own query rows. */
 template <int head_dim>
 static __device__ __forceinline__ void finish_rows(row_state<head_dim> &rows, bf16 *staging,
@@ -331,10 +341,7 @@ static __device__ __forceinline__ void finish_rows(row_state<head_dim> &rows, bf
     for (int m = 0; m < M_TILES; m++)
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            float sum = rows.sum[m][half];
-            sum += __shfl_xor_sync(WARP_ALL, sum, 1);
-            sum += __shfl_xor_sync(WARP_ALL, sum, 2);
-            float inverse = 1.0f / sum;
+            float inverse = 1.0f / sum_lanes(rows.sum[m][half]);
             int row = m * 16 + half * 8 + lane / 4;
 #pragma unroll
             for (int d = 0; d < n_chunks; d++)
@@ -350,6 +357,32 @@ static __device__ __forceinline__ void finish_rows(row_state<head_dim> &rows, bf
             wide_store(out + row * out_stride + chunk * WIDE,
                        wide_load(staging + swizzle<head_dim>(row, chunk)));
     }
+}
+
+/* Leaves a slice's rows as partial rows `begin` and on. */
+template <int head_dim>
+static __device__ __forceinline__ void leave_rows(const row_state<head_dim> &rows,
+                                                  const attend_partials &partials, int64_t begin,
+                                                  int32_t n_rows, float scale)
+{
+    int lane = (int)threadIdx.x % WARP;
+#pragma unroll
+    for (int m = 0; m < M_TILES; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float sum = sum_lanes(rows.sum[m][half]);
+            int row = m * 16 + half * 8 + lane / 4;
+            int64_t at = begin + row;
+            if (row >= n_rows) continue;
+            if (lane % 4 == 0) {
+                partials.shift[at] = rows.max[m][half] * scale; /* as renew has it */
+                partials.sum[at] = sum;
+            }
+            float2 *out = reinterpret_cast<float2 *>(partials.out + at * head_dim) + lane % 4;
+#pragma unroll
+            for (int d = 0; d < head_dim / 8; d++)
+                out[d * 4] = {rows.out[m][d][2 * half], rows.out[m][d][2 * half + 1]};
+        }
 }
 
 /* Fresh keys end where a row says. */
@@ -397,8 +430,9 @@ static __device__ __forceinline__ void see_tile(row_state<head_dim> &rows, lane_
     }
 }
 
-/* A block makes the rows of one item and one query head of attend (backend.h). Full steps are bound
- * by the tensor cores, window steps by reading keys and values once. */
+/* A block makes the rows of one item and one query head of attend (backend.h), or leaves a slice's
+ * partial rows. Full steps are bound by the tensor cores, window steps by reading keys and values
+ * once. */
 template <int head_dim>
 static __global__ void __launch_bounds__(ATTEND_THREADS, 2) attend_tiles(attend_launch launch)
 {
@@ -406,20 +440,20 @@ static __global__ void __launch_bounds__(ATTEND_THREADS, 2) attend_tiles(attend_
     constexpr int tile_numbers = 2 * TILE_KEYS * head_dim;
     bf16 *queries = shared, *tiles = shared + ATTEND_ROWS * head_dim;
     const attend_item item = launch.items[blockIdx.x];
-    int32_t head = (int32_t)blockIdx.y;
+    int32_t head = launch.head_begin + (int32_t)blockIdx.y;
     int32_t kv_head = head / (launch.n_heads / launch.fresh.n_kv_heads);
     int32_t warp_row = (int32_t)threadIdx.x / WARP * WARP_ROWS;
-    int32_t n_tiles = tiles_of(item.n_cached) + tiles_of(item.n_rows);
     float scale = launch.scale * 1.44269504f; /* exp2 instead of exp */
     const bf16 *query = launch.query + (int64_t)item.q_begin * launch.query_cols +
                         launch.query_col + head * head_dim;
     load_rows<head_dim, ATTEND_ROWS>(queries, query, launch.query_cols, item.n_q);
-    load_tile<head_dim>(tiles, find_tile(launch, item, kv_head, 0));
+    load_tile<head_dim>(tiles + (item.tile_begin & 1) * tile_numbers,
+                        find_tile(launch, item, kv_head, item.tile_begin));
     row_state<head_dim> rows;
     start_rows(rows, launch, item, warp_row);
     lane_rows lane = find_lane_rows<head_dim>(queries + warp_row * head_dim, tiles);
-    for (int32_t i = 0; i < n_tiles; i++) {
-        if (i + 1 < n_tiles) {
+    for (int32_t i = item.tile_begin; i < item.tile_end; i++) {
+        if (i + 1 < item.tile_end) {
             load_tile<head_dim>(tiles + (i + 1 & 1) * tile_numbers,
                                 find_tile(launch, item, kv_head, i + 1));
             copy_wait<1>();
@@ -432,9 +466,67 @@ static __global__ void __launch_bounds__(ATTEND_THREADS, 2) attend_tiles(attend_
         __syncthreads();
     }
     if (warp_row >= item.n_q) return;
+    if (item.n_slices > 1) {
+        int64_t begin = (int64_t)blockIdx.y * launch.partials.n + item.partial_begin;
+        leave_rows(rows, launch.partials, begin, item.n_q, scale);
+        return;
+    }
     int64_t out_stride = (int64_t)launch.n_heads * head_dim;
     bf16 *out = launch.out + (item.q_begin + warp_row) * out_stride + head * head_dim;
     finish_rows(rows, queries + warp_row * head_dim, out, out_stride, item.n_q - warp_row);
+}
+
+/* A row of attend from its slices in ascending order: one warp, of which lane s weighs slice s.
+ * `at`: the row of slice 0, n_q partial rows before that of slice 1. Slices that are not there
+ * weigh 0, so that all loads can be under way together. */
+template <int head_dim>
+static __device__ __forceinline__ void join_row(bf16 *out, const attend_partials &partials,
+                                                int64_t at, int32_t n_q, int32_t n_slices)
+{
+    constexpr int n_pairs = head_dim / 2 / WARP;
+    int lane = (int)threadIdx.x % WARP;
+    bool has_slice = lane < n_slices;
+    int64_t own = at + (int64_t)lane * n_q;
+    float shift = has_slice ? partials.shift[own] : -INFINITY, max = shift;
+#pragma unroll
+    for (int other = WARP / 2; other > 0; other /= 2)
+        max = fmaxf(max, __shfl_xor_sync(WARP_ALL, max, other));
+    float weight = power_of_two(shift - max), share = has_slice ? weight * partials.sum[own] : 0;
+    float sum = 0, sums[2 * n_pairs] = {};
+#pragma unroll
+    for (int32_t slice = 0; slice < ATTEND_SLICES_MAX; slice++) {
+        float slice_weight = __shfl_sync(WARP_ALL, weight, slice);
+        const float2 *row =
+            reinterpret_cast<const float2 *>(partials.out + (at + (int64_t)slice * n_q) * head_dim);
+        sum += __shfl_sync(WARP_ALL, share, slice);
+#pragma unroll
+        for (int i = 0; i < n_pairs; i++) {
+            float2 pair = slice < n_slices ? row[i * WARP + lane] : float2{0, 0};
+            sums[2 * i] += slice_weight * pair.x;
+            sums[2 * i + 1] += slice_weight * pair.y;
+        }
+    }
+    float inverse = 1.0f / sum;
+#pragma unroll
+    for (int i = 0; i < n_pairs; i++)
+        *reinterpret_cast<uint32_t *>(out + 2 * (i * WARP + lane)) =
+            pack_pair(sums[2 * i] * inverse, sums[2 * i + 1] * inverse);
+}
+
+/* Joins what slices of attend (backend.h) left: the block of a slice makes every n_slices-th row of
+ * its item, for one head. Bound by reading partial rows, most of them from the L2 cache. */
+template <int head_dim>
+static __global__ void __launch_bounds__(ATTEND_THREADS) join_slices(attend_launch launch)
+{
+    const attend_item item = launch.items[launch.n_whole + (int)blockIdx.x];
+    int32_t head = launch.head_begin + (int32_t)blockIdx.y, warp = (int32_t)threadIdx.x / WARP;
+    int64_t first = (int64_t)blockIdx.y * launch.partials.n + item.partial_begin -
+                    (int64_t)item.slice * item.n_q;
+    for (int32_t r = item.slice + warp * item.n_slices; r < item.n_q;
+         r += ATTEND_THREADS / WARP * item.n_slices) {
+        bf16 *out = launch.out + ((int64_t)(item.q_begin + r) * launch.n_heads + head) * head_dim;
+        join_row<head_dim>(out, launch.partials, first + r, item.n_q, item.n_slices);
+    }
 }
 
 /* ---- any head size ---- */
@@ -483,14 +575,15 @@ static __device__ void see_keys(any_row &row, const key_tile &tile, const float 
 }
 
 /* A warp makes rows of attend (backend.h) one by one, for head sizes and alignments that
- * attend_tiles does not take. */
+ * attend_tiles does not take: with all their keys, so that of slices only the first has work. */
 static __global__ void __launch_bounds__(ATTEND_THREADS) attend_any(attend_launch launch)
 {
     __shared__ float queries[ATTEND_THREADS / WARP][HEAD_PARTS * WARP];
     const attend_item item = launch.items[blockIdx.x];
-    int32_t head = (int32_t)blockIdx.y, head_dim = launch.fresh.head_dim;
+    int32_t head = launch.head_begin + (int32_t)blockIdx.y, head_dim = launch.fresh.head_dim;
     int32_t kv_head = head / (launch.n_heads / launch.fresh.n_kv_heads);
     int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
+    if (item.slice > 0) return;
     for (int32_t r = warp; r < item.n_q; r += ATTEND_THREADS / WARP) {
         int64_t q = item.q_begin + r;
         int32_t batch_row = launch.row_of ? launch.row_of[q] : (int32_t)q;
@@ -530,13 +623,17 @@ static cudaError_t launch_tiles(const attend_launch *launch, dim3 grid, cudaStre
                                               cudaFuncAttributeMaxDynamicSharedMemorySize, n_bytes);
     if (status != cudaSuccess) return status;
     attend_tiles<head_dim><<<grid, ATTEND_THREADS, n_bytes, stream>>>(*launch);
+    status = cudaGetLastError();
+    dim3 slices((unsigned)(launch->n_items - launch->n_whole), grid.y);
+    if (status != cudaSuccess || slices.x == 0) return status;
+    join_slices<head_dim><<<slices, ATTEND_THREADS, 0, stream>>>(*launch);
     return cudaGetLastError();
 }
 
 cudaError_t launch_attend(const struct attend_launch *launch, cudaStream_t stream)
 {
     const fresh_kv *fresh = &launch->fresh;
-    dim3 grid((unsigned)launch->n_items, (unsigned)launch->n_heads);
+    dim3 grid((unsigned)launch->n_items, (unsigned)launch->n_heads_now);
     bool is_aligned = fresh->n_cols % WIDE == 0 && fresh->key_col % WIDE == 0 &&
                       fresh->value_col % WIDE == 0 && launch->query_cols % WIDE == 0 &&
                       launch->query_col % WIDE == 0;

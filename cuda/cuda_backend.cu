@@ -247,6 +247,13 @@ static size_t score_bytes(int32_t n_picks_max)
            arena_round_up(score_state_bytes(n));
 }
 
+/* Of a partial row: its sums, their shift and their number. */
+static size_t partial_bytes(int32_t n_rows_max)
+{
+    return (size_t)heuristics_partials_max(n_rows_max) * (ATTEND_SLICED_HEAD_DIM + 2) *
+           sizeof(float);
+}
+
 static size_t cuda_scratch_bytes(const struct backend *backend, int32_t n_rows_max,
                                  int32_t n_picks_max)
 {
@@ -254,7 +261,8 @@ static size_t cuda_scratch_bytes(const struct backend *backend, int32_t n_rows_m
     cuda->n_rows_max = n_rows_max; /* allocate takes pinned memory to match */
     cuda->n_picks_max = n_picks_max > 0 ? n_picks_max : 1;
     return arena_round_up(staging_bytes(cuda->n_rows_max, cuda->n_picks_max)) +
-           arena_round_up(gemm_device_bytes()) + score_bytes(cuda->n_picks_max);
+           arena_round_up(gemm_device_bytes()) + arena_round_up(partial_bytes(n_rows_max)) +
+           score_bytes(cuda->n_picks_max);
 }
 
 /* The first step takes what ops need inside. */
@@ -265,6 +273,9 @@ static void take_scratch(struct backend *backend)
     size_t tile_bytes = (size_t)n * CUDA_SCORE_IDS * sizeof(float);
     cuda->staging.device = (uint8_t *)cuda_reserve(backend, REGION_SCRATCH, cuda->staging.size);
     gemm_take(&cuda->gemm, (uint8_t *)cuda_reserve(backend, REGION_SCRATCH, gemm_device_bytes()));
+    cuda->n_partials_max = heuristics_partials_max(cuda->n_rows_max);
+    cuda->partials =
+        (float *)cuda_reserve(backend, REGION_SCRATCH, partial_bytes(cuda->n_rows_max));
     cuda->n_score_rows = n;
     cuda->logits = (float *)cuda_reserve(backend, REGION_SCRATCH, tile_bytes);
     cuda->uncond = (float *)cuda_reserve(backend, REGION_SCRATCH, tile_bytes);
@@ -282,9 +293,9 @@ static void stage_batch(struct backend *backend, const struct batch *batch)
     on_device->sequences = STAGE(backend, batch->sequences, (size_t)batch->n_sequences);
     on_device->picked_row = STAGE(backend, batch->picked_row, n_picks);
     for (int picked = 0; picked < 2; picked++) {
-        int32_t n = heuristics_attend_items(cuda->items, batch, picked == 1);
-        on_device->n_items[picked] = n;
-        on_device->items[picked] = STAGE_ONCE(backend, cuda->items, (size_t)n);
+        struct attend_cut cut = heuristics_attend_items(cuda->items, batch, picked == 1);
+        on_device->cut[picked] = cut;
+        on_device->items[picked] = STAGE_ONCE(backend, cuda->items, (size_t)cut.n_items);
     }
 }
 

@@ -99,9 +99,18 @@ void cuda_store_kv(struct backend *backend, const struct store_kv_args *args)
                "store_kv");
 }
 
+static struct attend_partials partials_of(const struct cuda *cuda, int32_t n)
+{
+    size_t n_max = (size_t)cuda->n_partials_max;
+    float *shift = cuda->partials + n_max * ATTEND_SLICED_HEAD_DIM;
+    return {cuda->partials, shift, shift + n_max, n};
+}
+
 void cuda_attend(struct backend *backend, const struct attend_args *args)
 {
     struct cuda *cuda = cuda_of(backend);
+    struct attend_cut cut = cuda->batch.cut[args->picked];
+    int32_t n_each = heuristics_attend_heads(args->n_heads, cut.n_partials, cuda->n_partials_max);
     struct attend_launch launch = {.out = (bf16 *)args->out.data,
                                    .query = (const bf16 *)args->query.data,
                                    .query_cols = args->query.n_cols,
@@ -111,11 +120,18 @@ void cuda_attend(struct backend *backend, const struct attend_args *args)
                                    .cached_keys = (const bf16 *)args->cache.keys,
                                    .cached_values = (const bf16 *)args->cache.values,
                                    .items = cuda->batch.items[args->picked],
-                                   .n_items = cuda->batch.n_items[args->picked],
+                                   .n_items = cut.n_items,
+                                   .n_whole = cut.n_whole,
+                                   .partials = partials_of(cuda, cut.n_partials),
                                    .visible_end = cuda->batch.visible_end,
                                    .row_of = args->picked ? cuda->batch.picked_row : NULL,
                                    .scale = args->scale};
-    cuda_check(backend, launch_attend(&launch, cuda->stream), "attend");
+    for (int32_t head = 0; head < args->n_heads; head += n_each) {
+        int32_t left = args->n_heads - head;
+        launch.head_begin = head;
+        launch.n_heads_now = left < n_each ? left : n_each;
+        cuda_check(backend, launch_attend(&launch, cuda->stream), "attend");
+    }
 }
 
 static int32_t most_candidates(const struct batch *batch, const struct select_kv_args *args)

@@ -34,7 +34,7 @@ struct cuda_batch {
     const int32_t *canvas_index, *position, *visible_end, *picked_row;
     const struct sequence *sequences;
     const struct attend_item *items[2]; /* of all rows, of the picked ones */
-    int32_t n_items[2];
+    struct attend_cut cut[2];
 };
 
 struct cuda {
@@ -51,6 +51,8 @@ struct cuda {
     struct attend_item *items;       /* host, [heuristics_items_max(n_rows_max)] */
     struct cuda_staging staging;
     struct cuda_batch batch;
+    int32_t n_partials_max; /* partial rows of attend that there is memory for */
+    float *partials;        /* [n_partials_max, ATTEND_SLICED_HEAD_DIM + 2] numbers */
     int32_t n_score_rows;
     float *logits, *uncond; /* tiles, [n_score_rows, CUDA_SCORE_IDS] */
     void *score_states;

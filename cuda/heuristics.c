@@ -3,42 +3,95 @@
 
 #include <assert.h>
 
-static int32_t add_items(struct attend_item *items, const struct sequence *sequence, int32_t begin,
-                         int32_t n)
+static int32_t divide_up(int32_t n, int32_t by)
 {
-    int32_t n_items = 0;
+    assert(by > 0);
+    return n / by + (n % by > 0);
+}
+
+static int32_t slices_of(int32_t n_q, int32_t n_tiles)
+{
+    int32_t n = divide_up(n_tiles, ATTEND_SLICE_TILES);
+    assert(n > 0);
+    if (n_q > ATTEND_SLICED_ROWS) return 1;
+    return n < ATTEND_SLICES_MAX ? n : ATTEND_SLICES_MAX;
+}
+
+/* Slices differ by a tile at most: the longest is what a lone request waits for. */
+static void add_slices(struct attend_item *items, struct attend_cut *cut, struct attend_item item,
+                       int32_t n_tiles)
+{
+    for (item.slice = 0; item.slice < item.n_slices; item.slice++) {
+        item.tile_begin = (int32_t)((int64_t)n_tiles * item.slice / item.n_slices);
+        item.tile_end = (int32_t)((int64_t)n_tiles * (item.slice + 1) / item.n_slices);
+        item.partial_begin = cut->n_partials;
+        if (item.n_slices > 1) cut->n_partials += item.n_q;
+        assert(item.tile_begin < item.tile_end);
+        items[cut->n_items++] = item;
+    }
+}
+
+/* The sequence's whole items, or its sliced ones. */
+static void add_items(struct attend_item *items, struct attend_cut *cut,
+                      const struct sequence *sequence, bool picked, bool sliced)
+{
+    int32_t begin = picked ? sequence->pick_begin : sequence->row_begin;
+    int32_t n = picked ? sequence->n_picks : sequence->n_rows;
+    int32_t n_tiles =
+        divide_up(sequence->n_cached, ATTEND_TILE) + divide_up(sequence->n_rows, ATTEND_TILE);
     for (int32_t at = 0; at < n; at += ATTEND_ROWS) {
-        int32_t left = n - at;
-        items[n_items++] = (struct attend_item){
+        int32_t n_q = n - at < ATTEND_ROWS ? n - at : ATTEND_ROWS;
+        struct attend_item item = {
             .q_begin = begin + at,
-            .n_q = left < ATTEND_ROWS ? left : ATTEND_ROWS,
+            .n_q = n_q,
             .row_begin = sequence->row_begin,
             .n_rows = sequence->n_rows,
             .cache_begin = sequence->cache_begin,
             .n_cached = sequence->n_cached,
+            .n_slices = slices_of(n_q, n_tiles),
         };
+        if (sliced == (item.n_slices > 1)) add_slices(items, cut, item, n_tiles);
     }
-    return n_items;
 }
 
-int32_t heuristics_attend_items(struct attend_item *items, const struct batch *batch, bool picked)
+/* Blocks start in this order: whole items can be much longer than a slice, so they come first. */
+struct attend_cut heuristics_attend_items(struct attend_item *items, const struct batch *batch,
+                                          bool picked)
 {
-    int32_t n_items = 0;
+    struct attend_cut cut = {0};
     assert(batch->n_sequences > 0);
-    for (int32_t i = 0; i < batch->n_sequences; i++) {
-        const struct sequence *sequence = &batch->sequences[i];
-        int32_t begin = picked ? sequence->pick_begin : sequence->row_begin;
-        int32_t n = picked ? sequence->n_picks : sequence->n_rows;
-        n_items += add_items(items + n_items, sequence, begin, n);
-    }
-    return n_items;
+    for (int32_t i = 0; i < batch->n_sequences; i++)
+        add_items(items, &cut, &batch->sequences[i], picked, false);
+    cut.n_whole = cut.n_items;
+    for (int32_t i = 0; i < batch->n_sequences; i++)
+        add_items(items, &cut, &batch->sequences[i], picked, true);
+    return cut;
 }
 
-/* Every row a sequence of its own at worst. */
+/* Every row a sequence of its own with many keys at worst. */
 int32_t heuristics_items_max(int32_t n_rows_max)
 {
     assert(n_rows_max > 0);
-    return n_rows_max;
+    assert(n_rows_max <= INT32_MAX / ATTEND_SLICES_MAX);
+    return n_rows_max * ATTEND_SLICES_MAX;
+}
+
+/* A row is in one item, so in ATTEND_SLICES_MAX slices at most. Small batches get more than that,
+ * so that a lone window of 32 rows has its heads (up to 128) attended at once. */
+int32_t heuristics_partials_max(int32_t n_rows_max)
+{
+    const int32_t least = 128 * ATTEND_SLICED_ROWS * ATTEND_SLICES_MAX;
+    int32_t most = heuristics_items_max(n_rows_max);
+    return most < least ? least : most;
+}
+
+int32_t heuristics_attend_heads(int32_t n_heads, int32_t n_partials, int32_t n_partials_max)
+{
+    assert(n_heads > 0);
+    assert(n_partials <= n_partials_max);
+    if (n_partials == 0) return n_heads;
+    int32_t n_turns = divide_up(n_heads, n_partials_max / n_partials);
+    return divide_up(n_heads, n_turns);
 }
 
 /* Statistics; top-p and top-k take three each, their ties one; entropy or a filtered draw one. */

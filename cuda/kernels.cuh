@@ -67,14 +67,24 @@ struct fresh_kv {
     int32_t n_cols, key_col, value_col, n_kv_heads, head_dim;
 };
 
+/* What slices leave of their rows: sums of values, each probability being 2^(score - shift), and
+ * the sum of the probabilities. */
+struct attend_partials {
+    float *out;         /* [n_heads_now, n, head_dim] */
+    float *shift, *sum; /* [n_heads_now, n]; shift -inf: the row sees no key of the slice */
+    int32_t n;
+};
+
 struct attend_launch {
     bf16 *out;         /* [n_q, n_heads * head_dim] */
     const bf16 *query; /* [n_q, query_cols], heads from query_col */
     int32_t query_cols, query_col, n_heads;
+    int32_t head_begin, n_heads_now; /* those of this launch */
     struct fresh_kv fresh;
     const bf16 *cached_keys, *cached_values; /* as struct kv_cache; NULL: none */
-    const struct attend_item *items;         /* [n_items], device */
-    int32_t n_items;
+    const struct attend_item *items;         /* [n_items], device; slices from n_whole on */
+    int32_t n_items, n_whole;
+    struct attend_partials partials;
     const int32_t *visible_end; /* [n_rows], device */
     const int32_t *row_of;      /* [n_q] batch rows of the queries; NULL: query i is row i */
     float scale;

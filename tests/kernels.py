@@ -16,7 +16,8 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-HOT = ["attend_tiles", "norm_wide", "gated_wide", "rotate", "feed", "choose", "embed_wide"]
+HOT = ["attend_tiles", "join_slices", "norm_wide", "gated_wide", "rotate", "feed", "choose",
+       "embed_wide"]
 ON_TENSOR_CORES = ["attend_tiles"]
 STATIC_SHARED_MAX = 48 << 10  # bytes that a block may have without asking
 

@@ -133,7 +133,7 @@ struct store_kv_args {
 
 /* out[q] = softmax(scale * q . K^T) V over what q's batch row sees (see batch). Query head i uses
  * KV head i / (n_heads / n_kv_heads). Order of keys: the cached extent first, then the fresh rows.
- */
+ * Stretches of them may be summed apart; where they end depends on the row's sequence alone. */
 struct attend_args {
     struct matrix out;   /* [n_q, n_heads * D] rows */
     struct matrix query; /* [n_q, n_cols] rows, heads start at query_col */

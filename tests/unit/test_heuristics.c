@@ -1,5 +1,5 @@
-/* The cuda backend's choices, which need no GPU: attention items, passes over the vocabulary,
- * chunks of rows that are scored together. */
+/* The cuda backend's choices, which need no GPU: attention items and their slices, passes over the
+ * vocabulary, chunks of rows that are scored together. */
 #include <criterion/criterion.h>
 
 #include "cuda/heuristics.h"
@@ -23,8 +23,11 @@ static const struct batch batch = {
 Test(heuristics, items_cover_every_row_of_a_sequence_once_and_know_its_keys)
 {
     struct attend_item items[N_ROWS];
-    int32_t n = heuristics_attend_items(items, &batch, false), next = 0;
+    struct attend_cut cut = heuristics_attend_items(items, &batch, false);
+    int32_t n = cut.n_items, next = 0;
     cr_assert_eq(n, 3 + 1 + 2);
+    cr_assert_eq(cut.n_whole, n);
+    cr_assert_eq(cut.n_partials, 0);
     cr_assert_leq(n, heuristics_items_max(batch.n_rows));
     for (int32_t i = 0; i < n; i++) {
         cr_assert_eq(items[i].q_begin, next);
@@ -43,8 +46,7 @@ Test(heuristics, items_cover_every_row_of_a_sequence_once_and_know_its_keys)
 Test(heuristics, items_of_picked_rows_leave_out_sequences_without_picks)
 {
     struct attend_item items[N_ROWS];
-    int32_t n = heuristics_attend_items(items, &batch, true);
-    cr_assert_eq(n, 1 + 0 + 2);
+    cr_assert_eq(heuristics_attend_items(items, &batch, true).n_items, 1 + 0 + 2);
     cr_assert_eq(items[0].n_q, 2);
     cr_assert_eq(items[0].n_rows, 300);
     cr_assert_eq(items[1].q_begin, 2);
@@ -60,12 +62,139 @@ Test(heuristics, a_sequence_is_cut_the_same_way_in_any_batch)
     const struct batch other = {
         .n_rows = 129, .n_sequences = 1, .sequences = &moved, .n_picks = 129};
     heuristics_attend_items(together, &batch, false);
-    int32_t n = heuristics_attend_items(alone, &other, false);
+    int32_t n = heuristics_attend_items(alone, &other, false).n_items;
     cr_assert_eq(n, 2);
     for (int32_t i = 0; i < n; i++) {
         cr_assert_eq(alone[i].n_q, together[4 + i].n_q);
         cr_assert_eq(alone[i].q_begin + sequences[2].row_begin, together[4 + i].q_begin);
     }
+}
+
+/* ---- slices ---- */
+
+enum { SLICE_KEYS = ATTEND_SLICE_TILES * ATTEND_TILE };
+
+/* A batch of one sequence, and what it is cut into. */
+static struct attend_cut cut_one(struct attend_item *items, struct sequence sequence, bool picked)
+{
+    const struct batch one = {.n_rows = sequence.n_rows,
+                              .n_sequences = 1,
+                              .sequences = &sequence,
+                              .n_picks = sequence.n_picks};
+    return heuristics_attend_items(items, &one, picked);
+}
+
+/* The slices of one item: all its tiles in order, as long as each other or a tile longer, each with
+ * partial rows of its own, one after the other. Returns their number. */
+static int32_t walk_slices(const struct attend_item *items, int32_t n_tiles)
+{
+    int32_t n = items[0].n_slices, least = n_tiles / n, next = 0;
+    for (int32_t i = 0; i < n; i++) {
+        int32_t n_here = items[i].tile_end - items[i].tile_begin;
+        cr_assert_eq(items[i].slice, i);
+        cr_assert_eq(items[i].n_slices, n);
+        cr_assert_eq(items[i].q_begin, items[0].q_begin);
+        cr_assert_eq(items[i].n_q, items[0].n_q);
+        cr_assert_eq(items[i].tile_begin, next);
+        cr_assert(n_here == least || n_here == least + 1);
+        cr_assert_eq(items[i].partial_begin, items[0].partial_begin + i * items[0].n_q);
+        next = items[i].tile_end;
+    }
+    cr_assert_eq(next, n_tiles);
+    return n;
+}
+
+Test(heuristics, slices_of_a_few_rows_cover_their_keys_once_and_in_order)
+{
+    struct attend_item items[2 * ATTEND_SLICES_MAX];
+    for (int32_t n_cached = 0; n_cached < 12 * SLICE_KEYS; n_cached += 37) {
+        struct sequence sequence = {.n_rows = 32, .n_cached = n_cached};
+        struct attend_cut cut = cut_one(items, sequence, false);
+        int32_t n_tiles = (n_cached + ATTEND_TILE - 1) / ATTEND_TILE + 1;
+        int32_t n = walk_slices(items, n_tiles);
+        cr_assert_eq(cut.n_items, n);
+        cr_assert_leq(n, ATTEND_SLICES_MAX);
+        cr_assert_eq(cut.n_whole, n == 1);
+        cr_assert_eq(cut.n_partials, n == 1 ? 0 : 32 * n);
+        cr_assert(n == ATTEND_SLICES_MAX || items[0].tile_end <= ATTEND_SLICE_TILES);
+    }
+}
+
+Test(heuristics, only_few_rows_with_more_keys_than_a_slice_are_cut)
+{
+    struct attend_item items[2 * ATTEND_SLICES_MAX];
+    struct sequence full = {.n_rows = 32, .n_cached = SLICE_KEYS - ATTEND_TILE};
+    struct sequence longer = {.n_rows = 32, .n_cached = SLICE_KEYS - ATTEND_TILE + 1};
+    struct sequence wider = {.n_rows = 33, .n_cached = 20 * SLICE_KEYS};
+    struct sequence tail = {.n_rows = 130, .n_cached = SLICE_KEYS};
+    struct sequence picks = {.n_rows = 3 * SLICE_KEYS, .n_picks = 5};
+    cr_assert_eq(cut_one(items, full, false).n_items, 1);
+    cr_assert_eq(cut_one(items, longer, false).n_items, 2);
+    cr_assert_eq(cut_one(items, wider, false).n_items, 1);
+    struct attend_cut cut = cut_one(items, tail, false); /* 128 rows, and 2 in two slices */
+    cr_assert_eq(cut.n_whole, 1);
+    cr_assert_eq(cut.n_items, 3);
+    cr_assert_eq(walk_slices(items + 1, ATTEND_SLICE_TILES + 3), 2);
+    cut = cut_one(items, picks, true);
+    cr_assert_eq(cut.n_whole, 0);
+    cr_assert_eq(walk_slices(items, 3 * ATTEND_SLICE_TILES), 3);
+}
+
+Test(heuristics, slices_of_a_sequence_are_the_same_in_any_batch)
+{
+    struct attend_item alone[ATTEND_SLICES_MAX], together[4 * ATTEND_SLICES_MAX];
+    const struct sequence mixed[] = {{.row_begin = 0, .n_rows = 32, .n_cached = 5000},
+                                     {.row_begin = 32, .n_rows = 300, .n_cached = 0},
+                                     {.row_begin = 332, .n_rows = 7, .n_cached = 3000},
+                                     {.row_begin = 339, .n_rows = 1, .n_cached = 40}};
+    const struct batch all = {.n_rows = 340, .n_sequences = 4, .sequences = mixed};
+    struct sequence moved = mixed[2];
+    moved.row_begin = 0;
+    struct attend_cut cut = heuristics_attend_items(together, &all, false);
+    int32_t n = cut_one(alone, moved, false).n_items;
+    int32_t first = cut.n_items - n; /* whole items come first, then slices, in order of the rows */
+    cr_assert_eq(cut.n_whole, 3 + 1);
+    cr_assert_eq(n, 3);
+    cr_assert_eq(together[first].partial_begin, 32 * 5);
+    cr_assert_eq(walk_slices(together + first, 48), n);
+    for (int32_t i = 0; i < n; i++) {
+        cr_assert_eq(together[first + i].tile_begin, alone[i].tile_begin);
+        cr_assert_eq(together[first + i].tile_end, alone[i].tile_end);
+        cr_assert_eq(together[first + i].q_begin, 332);
+    }
+}
+
+Test(heuristics, no_batch_outgrows_the_memory_of_its_items_and_partial_rows)
+{
+    static struct sequence rows[N_ROWS];
+    static struct attend_item items[N_ROWS * ATTEND_SLICES_MAX];
+    for (int32_t n_each = 1; n_each <= 64; n_each++) {
+        int32_t n = N_ROWS / n_each;
+        for (int32_t i = 0; i < n; i++)
+            rows[i] = (struct sequence){
+                .row_begin = i * n_each, .n_rows = n_each, .n_cached = 100 * SLICE_KEYS};
+        const struct batch worst = {.n_rows = n * n_each, .n_sequences = n, .sequences = rows};
+        struct attend_cut cut = heuristics_attend_items(items, &worst, false);
+        cr_assert_leq(cut.n_items, heuristics_items_max(worst.n_rows));
+        cr_assert_leq(cut.n_partials, worst.n_rows * ATTEND_SLICES_MAX);
+        cr_assert_leq(cut.n_partials, heuristics_partials_max(worst.n_rows));
+    }
+}
+
+Test(heuristics, heads_take_turns_where_partial_rows_are_too_many)
+{
+    cr_assert_eq(heuristics_attend_heads(32, 0, 1000), 32);
+    cr_assert_eq(heuristics_attend_heads(32, 1000, 32000), 32);
+    cr_assert_eq(heuristics_attend_heads(32, 1000, 31999), 16); /* 16 and 16, not 31 and 1 */
+    cr_assert_eq(heuristics_attend_heads(32, 1000, 10000), 8);
+    cr_assert_eq(heuristics_attend_heads(7, 1000, 2000), 2);
+    cr_assert_eq(heuristics_attend_heads(7, 1000, 1000), 1);
+}
+
+Test(heuristics, a_lone_window_has_its_heads_attended_at_once)
+{
+    int32_t n_partials_max = heuristics_partials_max(32);
+    cr_assert_eq(heuristics_attend_heads(128, 32 * ATTEND_SLICES_MAX, n_partials_max), 128);
 }
 
 /* ---- passes ---- */
