@@ -259,6 +259,9 @@ void bench_attend(struct check *check)
         time_attend(check, (struct bench_batch){n, n < 512 ? n : 512, 0, {0}});
         if (n <= 4096) time_attend(check, (struct bench_batch){n, 32, model->n_cached, {0}});
     }
+    /* Few requests with many keys and many of them: what cutting over keys gains, and costs. */
+    time_attend(check, (struct bench_batch){32, 32, 8 * model->n_cached, {0}});
+    time_attend(check, (struct bench_batch){512, 32, 8 * model->n_cached, {0}});
 }
 
 void bench_gated_act(struct check *check)
