@@ -468,7 +468,7 @@ static __global__ void __launch_bounds__(ATTEND_THREADS, 2) attend_tiles(attend_
     if (warp_row >= item.n_q) return;
     if (item.n_slices > 1) {
         int64_t begin = (int64_t)blockIdx.y * launch.partials.n + item.partial_begin;
-        leave_rows(rows, launch.partials, begin, item.n_q, scale);
+        leave_rows(rows, launch.partials, begin + warp_row, item.n_q - warp_row, scale);
         return;
     }
     int64_t out_stride = (int64_t)launch.n_heads * head_dim;

@@ -9,11 +9,13 @@ static int32_t divide_up(int32_t n, int32_t by)
     return n / by + (n % by > 0);
 }
 
-static int32_t slices_of(int32_t n_q, int32_t n_tiles)
+/* Not by the number of picks: that of a block may differ by one with what is known of its last
+ * step, and more with padding, and neither may change a bit. */
+static int32_t slices_of(const struct sequence *sequence, int32_t n_tiles)
 {
     int32_t n = divide_up(n_tiles, ATTEND_SLICE_TILES);
     assert(n > 0);
-    if (n_q > ATTEND_SLICED_ROWS) return 1;
+    if (sequence->n_rows > ATTEND_SLICED_ROWS) return 1;
     return n < ATTEND_SLICES_MAX ? n : ATTEND_SLICES_MAX;
 }
 
@@ -48,7 +50,7 @@ static void add_items(struct attend_item *items, struct attend_cut *cut,
             .n_rows = sequence->n_rows,
             .cache_begin = sequence->cache_begin,
             .n_cached = sequence->n_cached,
-            .n_slices = slices_of(n_q, n_tiles),
+            .n_slices = slices_of(sequence, n_tiles),
         };
         if (sliced == (item.n_slices > 1)) add_slices(items, cut, item, n_tiles);
     }

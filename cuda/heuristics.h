@@ -18,9 +18,10 @@ extern "C" {
 #define ATTEND_TILE 64  /* keys that it sees at a time */
 
 /* Few rows with many keys are cut over their keys, too. A slice of 1,024 keys reads 16 times the
- * bytes with which its 32 partial rows are written and read again. Eight slices of 32 heads are 256
- * blocks, which an H100 holds at once (132 processors, two blocks each); beyond, slices grow. */
-#define ATTEND_SLICED_ROWS     32  /* items with more rows are never cut: those of a warp */
+ * bytes with which 32 partial rows of it are written and read again. Eight slices of 32 heads are
+ * 256 blocks, which an H100 holds at once (132 processors, two blocks each); beyond, slices grow.
+ */
+#define ATTEND_SLICED_ROWS     64  /* sequences with more are never cut: windows have 32 or 33 */
 #define ATTEND_SLICED_HEAD_DIM 128 /* heads of larger sizes are never cut (attention.cu) */
 #define ATTEND_SLICE_TILES     16
 #define ATTEND_SLICES_MAX      8

@@ -408,14 +408,14 @@ static void attend_heads(struct check *check, const struct heads *heads, enum sc
 }
 
 /* Few rows with many keys, which the cuda backend cuts over their keys (cuda/heuristics.h): just
- * enough keys and not quite; a window among others; the last rows of many; more keys than its most
- * slices of 1,024; the picks of a full step, some of which see no key of the last slice. */
+ * enough keys and not quite; a window among others; more rows than it cuts; more keys than its most
+ * slices of 1,024; picks of a full step and of a window. */
 static const struct {
     struct shape shapes[3];
     bool picked;
 } long_cases[] = {{{{1, 1025}, {3, 960}}, false},
-                  {{{32, 2100}, {5, 40}, {2, 1000}}, false},
-                  {{{129, 1000}, {7, 1100}}, false},
+                  {{{33, 2100}, {5, 40}, {2, 1000}}, false},
+                  {{{129, 1000}, {64, 1100}}, false},
                   {{{1, 8250}}, false},
                   {{{1100, 0}, {40, 1200}}, true}};
 

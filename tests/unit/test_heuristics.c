@@ -125,19 +125,17 @@ Test(heuristics, only_few_rows_with_more_keys_than_a_slice_are_cut)
     struct attend_item items[2 * ATTEND_SLICES_MAX];
     struct sequence full = {.n_rows = 32, .n_cached = SLICE_KEYS - ATTEND_TILE};
     struct sequence longer = {.n_rows = 32, .n_cached = SLICE_KEYS - ATTEND_TILE + 1};
-    struct sequence wider = {.n_rows = 33, .n_cached = 20 * SLICE_KEYS};
-    struct sequence tail = {.n_rows = 130, .n_cached = SLICE_KEYS};
+    struct sequence wider = {.n_rows = ATTEND_SLICED_ROWS + 1, .n_cached = 20 * SLICE_KEYS};
     struct sequence picks = {.n_rows = 3 * SLICE_KEYS, .n_picks = 5};
+    struct sequence padded = {.n_rows = 32, .n_picks = 70, .n_cached = 2 * SLICE_KEYS};
     cr_assert_eq(cut_one(items, full, false).n_items, 1);
     cr_assert_eq(cut_one(items, longer, false).n_items, 2);
     cr_assert_eq(cut_one(items, wider, false).n_items, 1);
-    struct attend_cut cut = cut_one(items, tail, false); /* 128 rows, and 2 in two slices */
-    cr_assert_eq(cut.n_whole, 1);
-    cr_assert_eq(cut.n_items, 3);
-    cr_assert_eq(walk_slices(items + 1, ATTEND_SLICE_TILES + 3), 2);
-    cut = cut_one(items, picks, true);
-    cr_assert_eq(cut.n_whole, 0);
-    cr_assert_eq(walk_slices(items, 3 * ATTEND_SLICE_TILES), 3);
+    cr_assert_eq(cut_one(items, picks, true).n_items, 1, "picks of many rows");
+    cr_assert_eq(cut_one(items, padded, true).n_partials, 3 * 70);
+    cr_assert_eq(walk_slices(items, 2 * ATTEND_SLICE_TILES + 1), 3);
+    padded.n_picks = 1;
+    cr_assert_eq(cut_one(items, padded, true).n_items, 3, "whatever the number of picks");
 }
 
 Test(heuristics, slices_of_a_sequence_are_the_same_in_any_batch)
