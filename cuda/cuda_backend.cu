@@ -1,6 +1,7 @@
-/* The cuda backend: life, memory and steps. Arrays of the host travel through one pinned buffer per
- * step; ops are enqueued on one stream and finish_step waits for it. The ops themselves are in
- * cuda_ops.cu. */
+/* The cuda backend: life, memory and steps. Arrays of the host travel through a pinned buffer of
+ * their step, its picks come back through another; ops are enqueued on one stream, and finish_step
+ * waits for the last of its step. The ops themselves are in cuda_ops.cu. */
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,13 +57,13 @@ static bool open_device(struct cuda *cuda, const struct backend_limits *limits, 
                          cuda->device, n_devices, n_devices - 1);
     return check_device(cuda, err) && good(cudaSetDevice(cuda->device), "choosing the GPU", err) &&
            good(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "a stream", err) &&
-           good(cudaEventCreate(&cuda->begin), "an event", err) &&
-           good(cudaEventCreate(&cuda->end), "an event", err) && gemm_open(&cuda->gemm, err);
+           gemm_open(&cuda->gemm, err);
 }
 
 static void cuda_close(struct backend *backend)
 {
     struct cuda *cuda = cuda_of(backend);
+    if (cuda->stream) cudaStreamSynchronize(cuda->stream); /* nobody waits for its steps */
     gemm_close(&cuda->gemm);
     for (int i = 0; i < REGION_COUNT; i++)
         cudaFree(cuda->regions[i].base);
@@ -70,10 +71,12 @@ static void cuda_close(struct backend *backend)
         cudaFreeHost(cuda->upload[i]);
         if (cuda->uploaded[i]) cudaEventDestroy(cuda->uploaded[i]);
     }
-    cudaFreeHost(cuda->staging.host);
+    for (int i = 0; i < BACKEND_STEPS_MOST; i++) {
+        cudaFreeHost(cuda->steps[i].arrays);
+        if (cuda->steps[i].begin) cudaEventDestroy(cuda->steps[i].begin);
+        if (cuda->steps[i].end) cudaEventDestroy(cuda->steps[i].end);
+    }
     free(cuda->items);
-    if (cuda->begin) cudaEventDestroy(cuda->begin);
-    if (cuda->end) cudaEventDestroy(cuda->end);
     if (cuda->stream) cudaStreamDestroy(cuda->stream);
     free(cuda);
     backend->state = NULL;
@@ -88,6 +91,7 @@ static bool cuda_open(struct backend *backend, const struct backend_limits *limi
     backend->activation = DTYPE_BF16;
     backend->n_rows_least = backend->n_rows_most = ROWS;
     backend->learns_shapes = true;
+    backend->n_steps_ahead = 1;
     if (open_device(cuda, limits, err)) {
         const cudaDeviceProp *found = &cuda->properties;
         snprintf(backend->machine, sizeof backend->machine, "GPU %d, %s, compute capability %d.%d",
@@ -108,7 +112,7 @@ static size_t cuda_free_bytes(const struct backend *backend)
     return n_free > SPARE_BYTES ? n_free - SPARE_BYTES : 0;
 }
 
-/* Bytes of a step's arrays, at most. */
+/* Bytes of a step's arrays, at most; what follows them stays aligned. */
 static size_t staging_bytes(int32_t n_rows_max, int32_t n_picks_max)
 {
     size_t rows = (size_t)n_rows_max, picks = (size_t)n_picks_max;
@@ -117,8 +121,18 @@ static size_t staging_bytes(int32_t n_rows_max, int32_t n_picks_max)
                      2 * sizeof(struct select_sequence);
     size_t per_pick =
         5 * sizeof(int32_t) + sizeof(struct score_row) + sizeof(struct commit_request);
-    return rows * per_row + picks * per_pick + 2 * n_items * sizeof(struct attend_item) +
-           CUDA_KNOWN_MAX * 2 * CUDA_ALIGNMENT;
+    return arena_round_up(rows * per_row + picks * per_pick +
+                          2 * n_items * sizeof(struct attend_item) +
+                          CUDA_KNOWN_MAX * 2 * CUDA_ALIGNMENT);
+}
+
+static bool step_create(const struct cuda *cuda, struct cuda_step *step, struct error *err)
+{
+    size_t n_bytes = cuda->staging.size + cuda->result_bytes;
+    if (!good(cudaMallocHost((void **)&step->arrays, n_bytes), "pinned memory", err)) return false;
+    step->result = step->arrays + cuda->staging.size;
+    return good(cudaEventCreate(&step->begin), "an event", err) &&
+           good(cudaEventCreate(&step->end), "an event", err);
 }
 
 static bool host_arrays_create(struct cuda *cuda, struct error *err)
@@ -131,8 +145,10 @@ static bool host_arrays_create(struct cuda *cuda, struct error *err)
             !good(cudaEventCreate(&cuda->uploaded[i]), "an event", err))
             return false;
     cuda->staging.size = staging_bytes(cuda->n_rows_max, cuda->n_picks_max);
-    return good(cudaMallocHost((void **)&cuda->staging.host, cuda->staging.size), "pinned memory",
-                err);
+    cuda->result_bytes = (size_t)cuda->n_picks_max * sizeof(struct pick);
+    for (int i = 0; i < BACKEND_STEPS_MOST; i++)
+        if (!step_create(cuda, &cuda->steps[i], err)) return false;
+    return true;
 }
 
 static bool cuda_allocate(struct backend *backend, const size_t region_bytes[REGION_COUNT],
@@ -304,33 +320,48 @@ static void cuda_start_step(struct backend *backend, const struct batch *batch, 
     struct cuda *cuda = cuda_of(backend);
     (void)shape_key;
     if (!cuda->staging.device) take_scratch(backend);
-    cuda->staging.used = 0;
+    cuda->step = &cuda->steps[cuda->n_started++ % BACKEND_STEPS_MOST];
+    assert(cuda->n_started - cuda->n_finished <= BACKEND_STEPS_MOST);
+    cuda->staging.used = cuda->staging.n_copied = 0;
     cuda->staging.n_known = 0;
-    cuda_check(backend, cudaEventRecord(cuda->begin, cuda->stream), "a step");
     stage_batch(backend, batch);
 }
 
+/* The last event is recorded in any case, and nothing else is waited for: a step that failed on its
+ * way here ends as soon as those before it. */
 static void cuda_submit_step(struct backend *backend, void *target, struct matrix source)
 {
     struct cuda *cuda = cuda_of(backend);
-    size_t n = (size_t)source.n_rows * (size_t)source.n_cols;
-    cuda_check(backend, cudaEventRecord(cuda->end, cuda->stream), "a step");
-    if (n > 0)
+    struct cuda_step *step = cuda->step;
+    step->target = target;
+    step->n_bytes = (size_t)source.n_rows * (size_t)source.n_cols * dtype_bytes(source.dtype);
+    assert(step->n_bytes <= cuda->result_bytes);
+    if (cuda_issues(backend) && step->n_bytes > 0)
         cuda_check(backend,
-                   cudaMemcpyAsync(target, source.data, n * dtype_bytes(source.dtype),
-                                   cudaMemcpyDeviceToHost, cuda->stream),
-                   "a step");
+                   cudaMemcpyAsync(step->result, source.data, step->n_bytes, cudaMemcpyDeviceToHost,
+                                   cuda->stream),
+                   "a step's picks");
+    cuda_check(backend, cudaEventRecord(step->end, cuda->stream), "a step");
+    step->is_lost = backend->failure.code != ERROR_NONE;
 }
 
 static bool cuda_finish_step(struct backend *backend, uint64_t *device_ns, struct error *err)
 {
     struct cuda *cuda = cuda_of(backend);
+    struct cuda_step *step = &cuda->steps[cuda->n_finished++ % BACKEND_STEPS_MOST];
     float ms = 0;
-    cudaError_t status = cudaStreamSynchronize(cuda->stream);
-    if (status == cudaSuccess) status = cudaEventElapsedTime(&ms, cuda->begin, cuda->end);
+    cudaError_t status = cudaEventSynchronize(step->end);
+    if (status == cudaSuccess && !step->is_lost)
+        status = cudaEventElapsedTime(&ms, step->begin, step->end);
     *device_ns = (uint64_t)((double)ms * 1e6);
-    if (status == cudaSuccess) return true;
-    return error_set(err, ERROR_STOPPED, "GPU %d: %s", cuda->device, cudaGetErrorString(status));
+    if (status != cudaSuccess)
+        return error_set(err, ERROR_STOPPED, "GPU %d: %s", cuda->device,
+                         cudaGetErrorString(status));
+    if (step->is_lost)
+        return error_set(err, ERROR_STOPPED, "GPU %d: a failure came before the step",
+                         cuda->device);
+    if (step->n_bytes > 0) memcpy(step->target, step->result, step->n_bytes);
+    return true;
 }
 
 /* ---- what the ops share ---- */
@@ -339,6 +370,28 @@ void cuda_check(struct backend *backend, cudaError_t status, const char *what)
 {
     if (status == cudaSuccess || backend->failure.code != ERROR_NONE) return;
     error_set(&backend->failure, ERROR_STOPPED, "GPU: %s: %s", what, cudaGetErrorString(status));
+}
+
+/* What was staged and is not on its way yet. The first of it (a step has at least one row) begins
+ * the step's time: in the order of the stream, so that the step before is not counted. */
+static void copy_staged(struct backend *backend)
+{
+    struct cuda *cuda = cuda_of(backend);
+    struct cuda_staging *staging = &cuda->staging;
+    size_t begin = staging->n_copied;
+    if (begin == staging->used || backend->failure.code != ERROR_NONE) return;
+    if (begin == 0) cuda_check(backend, cudaEventRecord(cuda->step->begin, cuda->stream), "a step");
+    cuda_check(backend,
+               cudaMemcpyAsync(staging->device + begin, cuda->step->arrays + begin,
+                               staging->used - begin, cudaMemcpyHostToDevice, cuda->stream),
+               "a step's arrays");
+    staging->n_copied = staging->used;
+}
+
+bool cuda_issues(struct backend *backend)
+{
+    copy_staged(backend);
+    return backend->failure.code == ERROR_NONE;
 }
 
 const void *cuda_stage(struct backend *backend, const void *array, size_t n_bytes, bool lasts)
@@ -355,11 +408,7 @@ const void *cuda_stage(struct backend *backend, const void *array, size_t n_byte
                   "a step's arrays outgrow their %zu bytes of device memory", staging->size);
         return staging->device;
     }
-    memcpy(staging->host + at, array, n_bytes);
-    cuda_check(backend,
-               cudaMemcpyAsync(staging->device + at, staging->host + at, n_bytes,
-                               cudaMemcpyHostToDevice, cuda->stream),
-               "a step's arrays");
+    memcpy(cuda->step->arrays + at, array, n_bytes);
     staging->used = arena_round_up(at + n_bytes);
     if (lasts && staging->n_known < CUDA_KNOWN_MAX)
         staging->known[staging->n_known++] = {array, n_bytes, at};

@@ -9,7 +9,7 @@ void cuda_embed(struct backend *backend, const struct embed_args *args)
     struct cuda *cuda = cuda_of(backend);
     struct embed_index index = {(const int32_t *)args->canvas.data, cuda->batch.canvas_index,
                                 args->out.n_rows, args->out.n_cols};
-    cuda_check(backend,
+    CUDA_ISSUE(backend,
                launch_embed((bf16 *)args->out.data, args->table.data, args->table.dtype, index,
                             cuda->stream),
                "embed");
@@ -19,7 +19,7 @@ void cuda_rms_norm(struct backend *backend, const struct rms_norm_args *args)
 {
     struct norm_shape shape = {(const float *)args->weight.data, args->epsilon, args->out.n_rows,
                                args->out.n_cols};
-    cuda_check(backend,
+    CUDA_ISSUE(backend,
                launch_rms_norm(&shape, (bf16 *)args->out.data, (bf16 *)args->sum.data,
                                (const bf16 *)args->x.data, (const bf16 *)args->add.data,
                                cuda_of(backend)->stream),
@@ -29,8 +29,7 @@ void cuda_rms_norm(struct backend *backend, const struct rms_norm_args *args)
 static void multiply(struct backend *backend, const struct gemm_call *call)
 {
     struct cuda *cuda = cuda_of(backend);
-    if (backend->failure.code == ERROR_NONE)
-        gemm_run(&cuda->gemm, call, cuda->stream, &backend->failure);
+    if (cuda_issues(backend)) gemm_run(&cuda->gemm, call, cuda->stream, &backend->failure);
 }
 
 void cuda_linear(struct backend *backend, const struct linear_args *args)
@@ -60,12 +59,12 @@ void cuda_rope(struct backend *backend, const struct rope_args *args)
                                .col_begin = args->col_begin,
                                .n_heads = args->n_heads,
                                .head_dim = args->head_dim};
-    cuda_check(backend, launch_rope((bf16 *)args->x.data, &shape, cuda->stream), "rope");
+    CUDA_ISSUE(backend, launch_rope((bf16 *)args->x.data, &shape, cuda->stream), "rope");
 }
 
 void cuda_gated_act(struct backend *backend, const struct gated_act_args *args)
 {
-    cuda_check(backend,
+    CUDA_ISSUE(backend,
                launch_gated_act((bf16 *)args->out.data, (const bf16 *)args->x.data,
                                 args->out.n_rows, args->out.n_cols, cuda_of(backend)->stream),
                "gated_act");
@@ -74,7 +73,7 @@ void cuda_gated_act(struct backend *backend, const struct gated_act_args *args)
 void cuda_gather_rows(struct backend *backend, const struct gather_rows_args *args)
 {
     struct cuda *cuda = cuda_of(backend);
-    cuda_check(backend,
+    CUDA_ISSUE(backend,
                launch_gather_rows((bf16 *)args->out.data, (const bf16 *)args->x.data,
                                   cuda->batch.picked_row, args->out.n_rows, args->out.n_cols,
                                   cuda->stream),
@@ -93,7 +92,7 @@ void cuda_store_kv(struct backend *backend, const struct store_kv_args *args)
 {
     struct fresh_kv fresh = fresh_of(&args->fresh);
     const struct store_row *rows = STAGE(backend, args->rows, (size_t)args->n);
-    cuda_check(backend,
+    CUDA_ISSUE(backend,
                launch_store_kv((bf16 *)args->cache.keys, (bf16 *)args->cache.values, &fresh, rows,
                                args->n, cuda_of(backend)->stream),
                "store_kv");
@@ -130,7 +129,7 @@ void cuda_attend(struct backend *backend, const struct attend_args *args)
         int32_t left = args->n_heads - head;
         launch.head_begin = head;
         launch.n_heads_now = left < n_each ? left : n_each;
-        cuda_check(backend, launch_attend(&launch, cuda->stream), "attend");
+        CUDA_ISSUE(backend, launch_attend(&launch, cuda->stream), "attend");
     }
 }
 
@@ -163,7 +162,7 @@ void cuda_select_kv(struct backend *backend, const struct select_kv_args *args)
                                    .n_candidates_max = most_candidates(backend->batch, args),
                                    .scale = args->scale,
                                    .shared = args->shared};
-    cuda_check(backend, launch_select_kv(&launch, cuda->stream), "select_kv");
+    CUDA_ISSUE(backend, launch_select_kv(&launch, cuda->stream), "select_kv");
 }
 
 /* ---- the vocabulary ---- */
@@ -205,7 +204,7 @@ static void feed_tile(struct backend *backend, const struct score_args *args,
                               .first_id = first_id,
                               .n_ids = n_ids,
                               .n_rows = chunk->n_rows};
-    cuda_check(
+    CUDA_ISSUE(
         backend,
         launch_score_feed(cuda->score_states, chunk->rows, tile, args->mask_id, cuda->stream),
         "score");
@@ -218,13 +217,13 @@ static void score_chunk(struct backend *backend, const struct score_args *args,
     int32_t n_passes = heuristics_score_passes(args->rows + chunk->begin, chunk->n_rows);
     cudaStream_t stream = cuda->stream;
     void *states = cuda->score_states;
-    cuda_check(backend, launch_score_init(states, chunk->rows, chunk->n_rows, stream), "score");
+    CUDA_ISSUE(backend, launch_score_init(states, chunk->rows, chunk->n_rows, stream), "score");
     for (int32_t pass = 0; pass < n_passes; pass++) {
         for (int32_t id = 0; id < args->n_vocab; id += CUDA_SCORE_IDS)
             feed_tile(backend, args, chunk, id);
-        cuda_check(backend, launch_score_next(states, chunk->rows, chunk->n_rows, stream), "score");
+        CUDA_ISSUE(backend, launch_score_next(states, chunk->rows, chunk->n_rows, stream), "score");
     }
-    cuda_check(
+    CUDA_ISSUE(
         backend,
         launch_score_finish(args->picks + chunk->begin, states, chunk->rows, chunk->n_rows, stream),
         "score");
@@ -268,5 +267,5 @@ void cuda_commit(struct backend *backend, const struct commit_args *args)
                                    .requests = STAGE(backend, args->requests, (size_t)args->n),
                                    .n = args->n,
                                    .mask_id = args->mask_id};
-    cuda_check(backend, launch_commit(&launch, cuda->stream), "commit");
+    CUDA_ISSUE(backend, launch_commit(&launch, cuda->stream), "commit");
 }

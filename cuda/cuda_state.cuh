@@ -17,11 +17,24 @@ struct cuda_region {
     size_t size, used;
 };
 
-/* Host arrays of a step, copied to the device in the order in which ops ask for them. An array that
- * was copied in this step is not copied again: callers do not change it before finish_step. */
+/* What a step on its way has to itself. There are as many as steps may be unfinished, used in
+ * turns: so when a step starts, the one that had its place before is finished. */
+struct cuda_step {
+    uint8_t *arrays; /* pinned, [staging.size]: the host arrays of its ops */
+    uint8_t *result; /* pinned, [result_bytes]: what goes to `target` when it is finished */
+    void *target;
+    size_t n_bytes;
+    cudaEvent_t begin, end; /* around all that it has on the stream */
+    bool is_lost;           /* a failure kept ops from being issued */
+};
+
+/* Host arrays of the open step, laid out in the order in which ops ask for them and copied to the
+ * device before the next launch. An array that was staged in this step is not staged again: callers
+ * do not change it before submit_step. On the device one place is enough for all steps: a copy
+ * waits on the stream for what the step before launched. */
 struct cuda_staging {
-    uint8_t *host, *device; /* [size], pinned and in REGION_SCRATCH */
-    size_t size, used;
+    uint8_t *device; /* [size], in REGION_SCRATCH */
+    size_t size, used, n_copied;
     struct {
         const void *host;
         size_t n_bytes, at;
@@ -41,7 +54,6 @@ struct cuda {
     int device;
     cudaDeviceProp properties;
     cudaStream_t stream;
-    cudaEvent_t begin, end;
     struct gemm gemm;
     struct cuda_region regions[REGION_COUNT];
     uint8_t *upload[2]; /* pinned */
@@ -49,6 +61,9 @@ struct cuda {
     uint32_t n_uploads;
     int32_t n_rows_max, n_picks_max; /* of the last scratch_bytes */
     struct attend_item *items;       /* host, [heuristics_items_max(n_rows_max)] */
+    struct cuda_step steps[BACKEND_STEPS_MOST], *step; /* the open one, or the last */
+    uint32_t n_started, n_finished;
+    size_t result_bytes;
     struct cuda_staging staging;
     struct cuda_batch batch;
     int32_t n_partials_max; /* partial rows of attend that there is memory for */
@@ -66,7 +81,14 @@ static inline struct cuda *cuda_of(const struct backend *backend)
 /* Latches a failure of the step (ERROR_STOPPED: another try may find a better device). */
 void cuda_check(struct backend *backend, cudaError_t status, const char *what);
 
-/* The array in device memory until finish_step. `lasts`: it stays as it is until then. */
+/* Whether an op goes on to launch; what was staged before is then on its way to the device. */
+bool cuda_issues(struct backend *backend);
+#define CUDA_ISSUE(backend, call, what)                                                            \
+    do {                                                                                           \
+        if (cuda_issues(backend)) cuda_check(backend, call, what);                                 \
+    } while (0)
+
+/* The array in device memory, for this step. `lasts`: it stays as it is until submit_step. */
 const void *cuda_stage(struct backend *backend, const void *array, size_t n_bytes, bool lasts);
 #define STAGE(backend, array, n)                                                                   \
     ((__typeof__(&(array)[0]))cuda_stage(backend, array, (n) * sizeof(array)[0], true))

@@ -390,8 +390,8 @@ size_t backend_scratch_bytes(const struct backend *backend, int32_t n_rows_max,
 /* Opens a step; at most BACKEND_STEPS_MOST are unfinished, this one counted. shape_key: 0, or equal
  * for steps whose ops differ in nothing but the contents of host arrays. */
 void backend_start_step(struct backend *backend, const struct batch *batch, uint64_t shape_key);
-/* Closes it: behind its ops, source is copied to `target`, which is filled when the step is
- * finished; no row: nothing. Does not wait for any of it. */
+/* Closes it: behind its ops, source (at most n_picks_max picks) is copied to `target`, which is
+ * filled when the step is finished; no row: nothing. Does not wait for any of it. */
 void backend_submit_step(struct backend *backend, void *target, struct matrix source);
 /* Waits for the oldest submitted step (or the open one, which it submits). device_ns: the time of
  * its ops. False: the latched failure, which is thereby taken; the results of all unfinished steps
