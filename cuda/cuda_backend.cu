@@ -64,6 +64,7 @@ static void cuda_close(struct backend *backend)
 {
     struct cuda *cuda = cuda_of(backend);
     if (cuda->stream) cudaStreamSynchronize(cuda->stream); /* nobody waits for its steps */
+    graphs_close(&cuda->graphs);
     gemm_close(&cuda->gemm);
     for (int i = 0; i < REGION_COUNT; i++)
         cudaFree(cuda->regions[i].base);
@@ -92,6 +93,8 @@ static bool cuda_open(struct backend *backend, const struct backend_limits *limi
     backend->n_rows_least = backend->n_rows_most = ROWS;
     backend->learns_shapes = true;
     backend->n_steps_ahead = 1;
+    backend->graphs.is_on = limits->graphs;
+    backend->n_picks_multiple = limits->graphs ? CUDA_PICKS : 1;
     if (open_device(cuda, limits, err)) {
         const cudaDeviceProp *found = &cuda->properties;
         snprintf(backend->machine, sizeof backend->machine, "GPU %d, %s, compute capability %d.%d",
@@ -318,13 +321,13 @@ static void stage_batch(struct backend *backend, const struct batch *batch)
 static void cuda_start_step(struct backend *backend, const struct batch *batch, uint64_t shape_key)
 {
     struct cuda *cuda = cuda_of(backend);
-    (void)shape_key;
     if (!cuda->staging.device) take_scratch(backend);
     cuda->step = &cuda->steps[cuda->n_started++ % BACKEND_STEPS_MOST];
     assert(cuda->n_started - cuda->n_finished <= BACKEND_STEPS_MOST);
     cuda->staging.used = cuda->staging.n_copied = 0;
     cuda->staging.n_known = 0;
     stage_batch(backend, batch);
+    graphs_start(backend, heuristics_graph_key(shape_key, batch, cuda->batch.n_items));
 }
 
 /* The last event is recorded in any case, and nothing else is waited for: a step that failed on its
@@ -336,7 +339,8 @@ static void cuda_submit_step(struct backend *backend, void *target, struct matri
     step->target = target;
     step->n_bytes = (size_t)source.n_rows * (size_t)source.n_cols * dtype_bytes(source.dtype);
     assert(step->n_bytes <= cuda->result_bytes);
-    if (cuda_issues(backend) && step->n_bytes > 0)
+    graphs_end(backend);
+    if (cuda_issues(backend, step->result) && step->n_bytes > 0)
         cuda_check(backend,
                    cudaMemcpyAsync(step->result, source.data, step->n_bytes, cudaMemcpyDeviceToHost,
                                    cuda->stream),
@@ -388,28 +392,33 @@ static void copy_staged(struct backend *backend)
     staging->n_copied = staging->used;
 }
 
-bool cuda_issues(struct backend *backend)
+bool cuda_issues(struct backend *backend, const void *out)
 {
-    copy_staged(backend);
-    return backend->failure.code == ERROR_NONE;
+    struct cuda_graphs *graphs = &cuda_of(backend)->graphs;
+    graphs->signature = heuristics_mix(graphs->signature, (uintptr_t)out);
+    if (graphs->mode == CUDA_ISSUES) copy_staged(backend);
+    return graphs->mode != CUDA_REPLAYS && backend->failure.code == ERROR_NONE;
 }
 
-const void *cuda_stage(struct backend *backend, const void *array, size_t n_bytes, bool lasts)
+const void *cuda_stage(struct backend *backend, const void *array, size_t n_bytes,
+                       size_t room_bytes, bool lasts)
 {
     struct cuda *cuda = cuda_of(backend);
     struct cuda_staging *staging = &cuda->staging;
+    assert(n_bytes <= room_bytes);
     for (int32_t i = 0; i < staging->n_known && lasts; i++)
         if (staging->known[i].host == array && staging->known[i].n_bytes >= n_bytes)
             return staging->device + staging->known[i].at;
     size_t at = staging->used;
-    if (n_bytes == 0 || backend->failure.code != ERROR_NONE) return staging->device;
-    if (at + n_bytes > staging->size) {
+    if (room_bytes == 0 || backend->failure.code != ERROR_NONE) return staging->device;
+    if (at + room_bytes > staging->size) {
         error_set(&backend->failure, ERROR_UNAVAILABLE,
                   "a step's arrays outgrow their %zu bytes of device memory", staging->size);
         return staging->device;
     }
     memcpy(cuda->step->arrays + at, array, n_bytes);
-    staging->used = arena_round_up(at + n_bytes);
+    staging->used = arena_round_up(at + room_bytes);
+    cuda->graphs.signature = heuristics_mix(cuda->graphs.signature, staging->used);
     if (lasts && staging->n_known < CUDA_KNOWN_MAX)
         staging->known[staging->n_known++] = {array, n_bytes, at};
     return staging->device + at;

@@ -1,5 +1,7 @@
 /* The eleven ops as launches: arguments of backend.h become device pointers and shapes. Statuses
  * are latched, so that an op cannot fail at the call. */
+#include <assert.h>
+
 #include "cuda/cuda_state.cuh"
 
 /* ---- rows ---- */
@@ -9,7 +11,7 @@ void cuda_embed(struct backend *backend, const struct embed_args *args)
     struct cuda *cuda = cuda_of(backend);
     struct embed_index index = {(const int32_t *)args->canvas.data, cuda->batch.canvas_index,
                                 args->out.n_rows, args->out.n_cols};
-    CUDA_ISSUE(backend,
+    CUDA_ISSUE(backend, args->out.data,
                launch_embed((bf16 *)args->out.data, args->table.data, args->table.dtype, index,
                             cuda->stream),
                "embed");
@@ -19,7 +21,7 @@ void cuda_rms_norm(struct backend *backend, const struct rms_norm_args *args)
 {
     struct norm_shape shape = {(const float *)args->weight.data, args->epsilon, args->out.n_rows,
                                args->out.n_cols};
-    CUDA_ISSUE(backend,
+    CUDA_ISSUE(backend, args->out.data,
                launch_rms_norm(&shape, (bf16 *)args->out.data, (bf16 *)args->sum.data,
                                (const bf16 *)args->x.data, (const bf16 *)args->add.data,
                                cuda_of(backend)->stream),
@@ -29,7 +31,8 @@ void cuda_rms_norm(struct backend *backend, const struct rms_norm_args *args)
 static void multiply(struct backend *backend, const struct gemm_call *call)
 {
     struct cuda *cuda = cuda_of(backend);
-    if (cuda_issues(backend)) gemm_run(&cuda->gemm, call, cuda->stream, &backend->failure);
+    if (cuda_issues(backend, call->out))
+        gemm_run(&cuda->gemm, call, cuda->stream, &backend->failure);
 }
 
 void cuda_linear(struct backend *backend, const struct linear_args *args)
@@ -59,12 +62,13 @@ void cuda_rope(struct backend *backend, const struct rope_args *args)
                                .col_begin = args->col_begin,
                                .n_heads = args->n_heads,
                                .head_dim = args->head_dim};
-    CUDA_ISSUE(backend, launch_rope((bf16 *)args->x.data, &shape, cuda->stream), "rope");
+    CUDA_ISSUE(backend, args->x.data, launch_rope((bf16 *)args->x.data, &shape, cuda->stream),
+               "rope");
 }
 
 void cuda_gated_act(struct backend *backend, const struct gated_act_args *args)
 {
-    CUDA_ISSUE(backend,
+    CUDA_ISSUE(backend, args->out.data,
                launch_gated_act((bf16 *)args->out.data, (const bf16 *)args->x.data,
                                 args->out.n_rows, args->out.n_cols, cuda_of(backend)->stream),
                "gated_act");
@@ -73,7 +77,7 @@ void cuda_gated_act(struct backend *backend, const struct gated_act_args *args)
 void cuda_gather_rows(struct backend *backend, const struct gather_rows_args *args)
 {
     struct cuda *cuda = cuda_of(backend);
-    CUDA_ISSUE(backend,
+    CUDA_ISSUE(backend, args->out.data,
                launch_gather_rows((bf16 *)args->out.data, (const bf16 *)args->x.data,
                                   cuda->batch.picked_row, args->out.n_rows, args->out.n_cols,
                                   cuda->stream),
@@ -92,7 +96,7 @@ void cuda_store_kv(struct backend *backend, const struct store_kv_args *args)
 {
     struct fresh_kv fresh = fresh_of(&args->fresh);
     const struct store_row *rows = STAGE(backend, args->rows, (size_t)args->n);
-    CUDA_ISSUE(backend,
+    CUDA_ISSUE(backend, args->cache.keys,
                launch_store_kv((bf16 *)args->cache.keys, (bf16 *)args->cache.values, &fresh, rows,
                                args->n, cuda_of(backend)->stream),
                "store_kv");
@@ -129,7 +133,7 @@ void cuda_attend(struct backend *backend, const struct attend_args *args)
         int32_t left = args->n_heads - head;
         launch.head_begin = head;
         launch.n_heads_now = left < n_each ? left : n_each;
-        CUDA_ISSUE(backend, launch_attend(&launch, cuda->stream), "attend");
+        CUDA_ISSUE(backend, args->out.data, launch_attend(&launch, cuda->stream), "attend");
     }
 }
 
@@ -149,6 +153,7 @@ static int32_t most_candidates(const struct batch *batch, const struct select_kv
 void cuda_select_kv(struct backend *backend, const struct select_kv_args *args)
 {
     struct cuda *cuda = cuda_of(backend);
+    assert(cuda->graphs.key == 0); /* the most candidates are part of the launch */
     struct select_launch launch = {.keys = (bf16 *)args->cache.keys,
                                    .values = (bf16 *)args->cache.values,
                                    .fresh = fresh_of(&args->fresh),
@@ -162,7 +167,7 @@ void cuda_select_kv(struct backend *backend, const struct select_kv_args *args)
                                    .n_candidates_max = most_candidates(backend->batch, args),
                                    .scale = args->scale,
                                    .shared = args->shared};
-    CUDA_ISSUE(backend, launch_select_kv(&launch, cuda->stream), "select_kv");
+    CUDA_ISSUE(backend, args->cache.keys, launch_select_kv(&launch, cuda->stream), "select_kv");
 }
 
 /* ---- the vocabulary ---- */
@@ -205,7 +210,7 @@ static void feed_tile(struct backend *backend, const struct score_args *args,
                               .n_ids = n_ids,
                               .n_rows = chunk->n_rows};
     CUDA_ISSUE(
-        backend,
+        backend, cuda->score_states,
         launch_score_feed(cuda->score_states, chunk->rows, tile, args->mask_id, cuda->stream),
         "score");
 }
@@ -217,14 +222,16 @@ static void score_chunk(struct backend *backend, const struct score_args *args,
     int32_t n_passes = heuristics_score_passes(args->rows + chunk->begin, chunk->n_rows);
     cudaStream_t stream = cuda->stream;
     void *states = cuda->score_states;
-    CUDA_ISSUE(backend, launch_score_init(states, chunk->rows, chunk->n_rows, stream), "score");
+    CUDA_ISSUE(backend, states, launch_score_init(states, chunk->rows, chunk->n_rows, stream),
+               "score");
     for (int32_t pass = 0; pass < n_passes; pass++) {
         for (int32_t id = 0; id < args->n_vocab; id += CUDA_SCORE_IDS)
             feed_tile(backend, args, chunk, id);
-        CUDA_ISSUE(backend, launch_score_next(states, chunk->rows, chunk->n_rows, stream), "score");
+        CUDA_ISSUE(backend, states, launch_score_next(states, chunk->rows, chunk->n_rows, stream),
+                   "score");
     }
     CUDA_ISSUE(
-        backend,
+        backend, args->picks,
         launch_score_finish(args->picks + chunk->begin, states, chunk->rows, chunk->n_rows, stream),
         "score");
 }
@@ -232,6 +239,8 @@ static void score_chunk(struct backend *backend, const struct score_args *args,
 void cuda_score(struct backend *backend, const struct score_args *args)
 {
     struct cuda *cuda = cuda_of(backend);
+    uint64_t key = heuristics_score_key(cuda->graphs.key, args->rows, args->n, cuda->n_score_rows);
+    graphs_cut(backend, key);
     const struct score_row *rows = STAGE(backend, args->rows, (size_t)args->n);
     struct score_chunk chunk = {};
     while (chunk.begin < args->n) {
@@ -254,18 +263,20 @@ void cuda_score(struct backend *backend, const struct score_args *args)
 void cuda_commit(struct backend *backend, const struct commit_args *args)
 {
     struct cuda *cuda = cuda_of(backend);
-    int32_t n_picks = 0;
+    size_t n_picks = 0, n_room = (size_t)backend->batch->n_picks;
     for (int32_t i = 0; i < args->n; i++) {
-        int32_t end = args->requests[i].pick_begin + args->requests[i].n_picks;
+        size_t end = (size_t)(args->requests[i].pick_begin + args->requests[i].n_picks);
         if (end > n_picks) n_picks = end;
     }
+    if (n_room < n_picks) n_room = n_picks;
     struct commit_launch launch = {.canvas = (int32_t *)args->canvas.data,
                                    .picks = args->picks,
-                                   .cell = STAGE(backend, args->cell, (size_t)n_picks),
-                                   .twin_cell = STAGE(backend, args->twin_cell, (size_t)n_picks),
-                                   .position = STAGE(backend, args->position, (size_t)n_picks),
+                                   .cell = STAGE_ROOM(backend, args->cell, n_picks, n_room),
+                                   .twin_cell =
+                                       STAGE_ROOM(backend, args->twin_cell, n_picks, n_room),
+                                   .position = STAGE_ROOM(backend, args->position, n_picks, n_room),
                                    .requests = STAGE(backend, args->requests, (size_t)args->n),
                                    .n = args->n,
                                    .mask_id = args->mask_id};
-    CUDA_ISSUE(backend, launch_commit(&launch, cuda->stream), "commit");
+    CUDA_ISSUE(backend, args->canvas.data, launch_commit(&launch, cuda->stream), "commit");
 }

@@ -12,6 +12,9 @@
 #define CUDA_KNOWN_MAX 32
 #define CUDA_ALIGNMENT 256 /* of memory in a region */
 
+#define CUDA_GRAPHS_MAX 64 /* parts of steps that are remembered: two of a step */
+#define CUDA_PICKS      32 /* of which a step's picks are then a multiple */
+
 struct cuda_region {
     uint8_t *base;
     size_t size, used;
@@ -50,6 +53,28 @@ struct cuda_batch {
     struct attend_cut cut[2];
 };
 
+/* A part of a step that may come again (graphs.cu). */
+struct cuda_graph {
+    uint64_t key;         /* 0: a free place */
+    uint64_t signature;   /* of its ops; 0: not met before */
+    uint64_t last_use;    /* n_uses then */
+    cudaGraphExec_t exec; /* NULL: not recorded */
+};
+
+/* What ops do in the open part. */
+enum cuda_mode { CUDA_ISSUES, CUDA_RECORDS, CUDA_REPLAYS, CUDA_MODES };
+
+struct cuda_graphs {
+    struct cuda_graph parts[CUDA_GRAPHS_MAX];
+    uint64_t n_uses;
+    /* Of the open step. */
+    struct cuda_graph *part; /* the open one; NULL: it is not to be recorded */
+    enum cuda_mode mode;
+    bool was[CUDA_MODES]; /* of its parts that have ended */
+    uint64_t key;         /* of the open part, also if it is not to be recorded; 0: none */
+    uint64_t signature;   /* of what its ops have staged and written so far */
+};
+
 struct cuda {
     int device;
     cudaDeviceProp properties;
@@ -66,6 +91,7 @@ struct cuda {
     size_t result_bytes;
     struct cuda_staging staging;
     struct cuda_batch batch;
+    struct cuda_graphs graphs;
     int32_t n_partials_max; /* partial rows of attend that there is memory for */
     float *partials;        /* [n_partials_max, ATTEND_SLICED_HEAD_DIM + 2] numbers */
     int32_t n_score_rows;
@@ -81,19 +107,31 @@ static inline struct cuda *cuda_of(const struct backend *backend)
 /* Latches a failure of the step (ERROR_STOPPED: another try may find a better device). */
 void cuda_check(struct backend *backend, cudaError_t status, const char *what);
 
-/* Whether an op goes on to launch; what was staged before is then on its way to the device. */
-bool cuda_issues(struct backend *backend);
-#define CUDA_ISSUE(backend, call, what)                                                            \
+/* Whether an op goes on to launch (which writes `out`): not after a failure, nor when a recorded
+ * graph does it. What was staged before is then on its way to the device, unless it is recorded. */
+bool cuda_issues(struct backend *backend, const void *out);
+#define CUDA_ISSUE(backend, out, call, what)                                                       \
     do {                                                                                           \
-        if (cuda_issues(backend)) cuda_check(backend, call, what);                                 \
+        if (cuda_issues(backend, out)) cuda_check(backend, call, what);                            \
     } while (0)
 
-/* The array in device memory, for this step. `lasts`: it stays as it is until submit_step. */
-const void *cuda_stage(struct backend *backend, const void *array, size_t n_bytes, bool lasts);
-#define STAGE(backend, array, n)                                                                   \
-    ((__typeof__(&(array)[0]))cuda_stage(backend, array, (n) * sizeof(array)[0], true))
-#define STAGE_ONCE(backend, array, n)                                                              \
-    ((__typeof__(&(array)[0]))cuda_stage(backend, array, (n) * sizeof(array)[0], false))
+/* The array in device memory, for this step. It takes `room_bytes` there, which, other than
+ * n_bytes, do not depend on what host arrays hold. `lasts`: it stays as it is until submit_step. */
+const void *cuda_stage(struct backend *backend, const void *array, size_t n_bytes,
+                       size_t room_bytes, bool lasts);
+#define STAGE_AS(backend, array, n, n_room, lasts)                                                 \
+    ((__typeof__(&(array)[0]))cuda_stage(backend, array, (n) * sizeof(array)[0],                   \
+                                         (n_room) * sizeof(array)[0], lasts))
+#define STAGE(backend, array, n)              STAGE_AS(backend, array, n, n, true)
+#define STAGE_ONCE(backend, array, n)         STAGE_AS(backend, array, n, n, false)
+#define STAGE_ROOM(backend, array, n, n_room) STAGE_AS(backend, array, n, n_room, true)
+
+/* Recorded steps: the first part of a step begins, another one begins, the last one ends. A key
+ * that comes again promises the same ops. */
+void graphs_start(struct backend *backend, uint64_t key);
+void graphs_cut(struct backend *backend, uint64_t key);
+void graphs_end(struct backend *backend);
+void graphs_close(struct cuda_graphs *graphs);
 
 /* The eleven ops. */
 void cuda_embed(struct backend *backend, const struct embed_args *args);

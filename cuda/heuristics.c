@@ -137,3 +137,46 @@ int32_t heuristics_score_chunk(const struct score_row *rows, int32_t begin, int3
     assert(at > begin || begin >= n);
     return at - begin;
 }
+
+/* The end of SplitMix64's step: a change of any bit changes about half of them. The product keeps
+ * small keys apart before small values meet them. */
+uint64_t heuristics_mix(uint64_t key, uint64_t value)
+{
+    uint64_t z = (key * UINT64_C(0x9E3779B97F4A7C15)) ^ value;
+    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return z ^ (z >> 31);
+}
+
+static uint64_t mix_all(uint64_t key, const int32_t *values, size_t n)
+{
+    if (key == 0) return 0;
+    for (size_t i = 0; i < n; i++)
+        key = heuristics_mix(key, (uint64_t)(int64_t)values[i]);
+    return key != 0 ? key : 1;
+}
+
+uint64_t heuristics_graph_key(uint64_t shape_key, const struct batch *batch,
+                              const int32_t n_items[2])
+{
+    const int32_t counts[] = {batch->n_rows, batch->n_sequences, batch->n_picks, n_items[0],
+                              n_items[1]};
+    assert(batch->n_rows > 0);
+    return mix_all(shape_key, counts, sizeof counts / sizeof counts[0]);
+}
+
+uint64_t heuristics_score_key(uint64_t graph_key, const struct score_row *rows, int32_t n,
+                              int32_t n_max)
+{
+    uint64_t key = graph_key;
+    assert(n >= 0);
+    if (graph_key == 0) return 0;
+    for (int32_t begin = 0; begin < n;) {
+        int32_t chunk[4];
+        chunk[0] = heuristics_score_chunk(rows, begin, n, n_max, &chunk[1], &chunk[2]);
+        chunk[3] = heuristics_score_passes(rows + begin, chunk[0]);
+        key = mix_all(key, chunk, sizeof chunk / sizeof chunk[0]);
+        begin += chunk[0];
+    }
+    return key != graph_key ? key : mix_all(key, &n, 1);
+}

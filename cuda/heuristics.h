@@ -1,6 +1,6 @@
 /* Choices of the cuda backend as pure host functions, tested without a GPU: which rows and keys of
  * a batch an attention block takes, how many passes over the vocabulary a batch's rows need, how
- * rows of score are cut into chunks. */
+ * rows of score are cut into chunks, and which steps launch the same. */
 #ifndef CUDA_HEURISTICS_H
 #define CUDA_HEURISTICS_H
 
@@ -66,6 +66,17 @@ int32_t heuristics_score_passes(const struct score_row *rows, int32_t n);
  */
 int32_t heuristics_score_chunk(const struct score_row *rows, int32_t begin, int32_t n,
                                int32_t n_max, int32_t *uncond_begin, int32_t *n_uncond);
+
+/* A step's launches up to score are the same whenever this key is: the caller's shape_key, and the
+ * counts that they take from the batch and its attend items (of all rows, of the picked ones). What
+ * a launcher learns of a batch besides must be part of it. 0 for shape_key 0, and only then. */
+uint64_t heuristics_graph_key(uint64_t shape_key, const struct batch *batch,
+                              const int32_t n_items[2]);
+/* And from score on, whenever this one is: passes and chunks depend on what the rows hold. */
+uint64_t heuristics_score_key(uint64_t graph_key, const struct score_row *rows, int32_t n,
+                              int32_t n_max);
+/* The key of what `key` stands for, then `value`. */
+uint64_t heuristics_mix(uint64_t key, uint64_t value);
 
 #ifdef __cplusplus
 }

@@ -285,6 +285,14 @@ struct backend_limits {
     int32_t n_threads;   /* cpu; 0: one per available processor */
     const char *cpu_isa; /* "generic", "avx2", "avx512"; NULL: the best this processor has */
     int32_t device;      /* cuda: which of the visible GPUs; -1: the scheduler's, else the first */
+    bool graphs;         /* cuda: steps that recur are recorded and replayed */
+};
+
+/* Recorded steps. is_on: what comes may be; set by open, and cleared by a backend that finds that
+ * it cannot. A step that a failure of that kind meets fails. */
+struct backend_graphs {
+    bool is_on;
+    int64_t n_recorded, n_replayed, n_eager; /* steps so far, while it was on */
 };
 
 struct backend_ops {
@@ -338,12 +346,13 @@ struct backend {
     int32_t n_rows_least, n_rows_most;  /* rows of an iteration, when nobody says; set by open */
     int32_t n_rows_target;              /* rows from which on an iteration has its best rate, as far
                                            as is known unmeasured; 0: n_rows_most; set by open */
-    int32_t n_picks_multiple;           /* picks are padded to it, so that shapes recur and their
-                                           steps can be replayed; 0 or 1: not; set by open */
-    bool learns_shapes;                 /* chooses algorithms at a shape's first use; set by open */
-    char machine[128];                  /* what it computes on, for people; set by open */
-    struct error failure;               /* first failure of an op, latched until finish_step */
-    uint64_t step_begin_ns;             /* host backends: when the open step started, */
+    int32_t n_picks_multiple;           /* picks of a step are padded to it, so that shapes recur;
+                                           1: no need; set by open */
+    struct backend_graphs graphs;
+    bool learns_shapes;     /* chooses algorithms at a shape's first use; set by open */
+    char machine[128];      /* what it computes on, for people; set by open */
+    struct error failure;   /* first failure of an op, latched until finish_step */
+    uint64_t step_begin_ns; /* host backends: when the open step started, */
     uint64_t step_ns[BACKEND_STEPS_MOST]; /* and how long the submitted ones took */
 };
 
@@ -388,7 +397,7 @@ size_t backend_scratch_bytes(const struct backend *backend, int32_t n_rows_max,
                              int32_t n_picks_max);
 
 /* Opens a step; at most BACKEND_STEPS_MOST are unfinished, this one counted. shape_key: 0, or equal
- * for steps whose ops differ in nothing but the contents of host arrays. */
+ * for steps that select nothing and whose ops differ in nothing but the contents of host arrays. */
 void backend_start_step(struct backend *backend, const struct batch *batch, uint64_t shape_key);
 /* Closes it: behind its ops, source (at most n_picks_max picks) is copied to `target`, which is
  * filled when the step is finished; no row: nothing. Does not wait for any of it. */

@@ -66,6 +66,7 @@ static bool cpu_open(struct backend *backend, const struct backend_limits *limit
     backend->n_rows_least = HOST_ROWS_LEAST;
     backend->n_rows_most = HOST_ROWS_MOST;
     backend->n_rows_target = n_threads > 2 ? n_threads * CPU_ROWS_TARGET : 2 * CPU_ROWS_TARGET;
+    backend->n_picks_multiple = 1;
     snprintf(backend->machine, sizeof backend->machine, "%d threads, %s", n_threads, kernels->name);
     return true;
 }

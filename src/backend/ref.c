@@ -18,6 +18,7 @@ static bool ref_open(struct backend *backend, const struct backend_limits *limit
     assert(backend->state == NULL);
     backend->n_rows_least = HOST_ROWS_LEAST;
     backend->n_rows_most = HOST_ROWS_MOST;
+    backend->n_picks_multiple = 1;
     snprintf(backend->machine, sizeof backend->machine, "one thread, scalar");
     return true;
 }

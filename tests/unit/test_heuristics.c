@@ -299,3 +299,61 @@ Test(heuristics, twins_in_any_order_are_still_found)
     cr_assert_gt(walk(rows, 250), 4);
     cr_assert_eq(walk(rows, 1), N_ROWS);
 }
+
+/* ---- graph keys ---- */
+
+static uint64_t key_of(uint64_t shape_key, int32_t n_rows, int32_t n_picks, int32_t n_items)
+{
+    const int32_t counts[2] = {n_items, n_items};
+    const struct batch step = {.n_rows = n_rows, .n_sequences = 2, .n_picks = n_picks};
+    return heuristics_graph_key(shape_key, &step, counts);
+}
+
+Test(heuristics, graph_keys_are_equal_for_equal_counts_and_no_others)
+{
+    const uint64_t keys[] = {key_of(7, 64, 32, 2), key_of(8, 64, 32, 2), key_of(8, 65, 32, 2),
+                             key_of(7, 65, 32, 2), key_of(7, 64, 33, 2), key_of(7, 64, 32, 3),
+                             key_of(7, 32, 64, 2)};
+    cr_assert_eq(keys[0], key_of(7, 64, 32, 2));
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        cr_assert_neq(keys[i], 0);
+        for (size_t j = 0; j < i; j++)
+            cr_assert_neq(keys[i], keys[j]);
+    }
+}
+
+Test(heuristics, graph_keys_tell_the_items_of_all_rows_from_those_of_picked_ones)
+{
+    const struct batch step = {.n_rows = 64, .n_sequences = 2, .n_picks = 32};
+    const int32_t one[2] = {3, 4}, other[2] = {4, 3};
+    cr_assert_neq(heuristics_graph_key(1, &step, one), heuristics_graph_key(1, &step, other));
+}
+
+Test(heuristics, steps_without_a_shape_key_have_no_graph_key)
+{
+    struct score_row rows[N_ROWS] = {0};
+    fill(rows, every_third);
+    cr_assert_eq(key_of(0, 64, 32, 2), 0);
+    cr_assert_eq(heuristics_score_key(0, rows, N_ROWS, 250), 0);
+}
+
+Test(heuristics, score_keys_hold_the_passes_and_chunks_and_nothing_else_of_the_rows)
+{
+    struct score_row rows[N_ROWS] = {0};
+    fill(rows, none);
+    for (int32_t i = 0; i < N_ROWS; i++)
+        rows[i].top_p = 1;
+    uint64_t plain = heuristics_score_key(5, rows, N_ROWS, 250);
+    cr_assert_neq(plain, 5);
+    cr_assert_neq(plain, heuristics_score_key(6, rows, N_ROWS, 250));
+    cr_assert_neq(plain, heuristics_score_key(5, rows, N_ROWS - 1, 250));
+    cr_assert_neq(heuristics_score_key(5, rows, 0, 250), 5);
+    rows[3].position = 9;
+    rows[3].temperature = 0.5;
+    cr_assert_eq(plain, heuristics_score_key(5, rows, N_ROWS, 250));
+    rows[3].top_k = 2;
+    cr_assert_neq(plain, heuristics_score_key(5, rows, N_ROWS, 250));
+    rows[3].top_k = 0;
+    rows[700].uncond_row = N_ROWS;
+    cr_assert_neq(plain, heuristics_score_key(5, rows, N_ROWS, 250));
+}
