@@ -387,6 +387,9 @@ static bool open_engine(struct run *run, struct error *err)
     }
     if (options->verbose || strcmp(backend->ops->name, "cuda") == 0)
         report_note(&run->report, "backend %s: %s", backend->ops->name, backend->machine);
+    if (engine_options.graphs && !backend->graphs.is_on)
+        report_note(&run->report, "--graphs on: backend %s records no steps here",
+                    backend->ops->name);
     report_memory(&run->report, &run->engine.memory);
     prompts_set_executor(run->prompts, run->engine.executor);
     const struct window_limits limits = {.n_prompts_max = options->window,
@@ -518,6 +521,7 @@ static bool finish_output(struct run *run, bool is_ok, struct error *err)
     if (is_summed_up && !options_is_set(run->options, OPTION_output) &&
         strcmp(run->place.path, "-") != 0)
         report_note(&run->report, "the answers are in %s", run->place.path);
+    run->report.graphs = run->engine.backend.graphs;
     if (is_summed_up) report_summary(&run->report, &counts, clock_now_ns(), is_stopped);
     return is_ok;
 }

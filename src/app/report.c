@@ -325,6 +325,11 @@ static void print_summary_json(struct report *report, const struct executor_coun
         json_object_set_new(root, "prediction_error_median",
                             json_real(0.01 * (double)median_error(counts)));
     }
+    if (report->graphs.is_on) {
+        json_object_set_new(root, "steps_replayed", json_integer(report->graphs.n_replayed));
+        json_object_set_new(root, "steps_recorded", json_integer(report->graphs.n_recorded));
+        json_object_set_new(root, "steps_launched", json_integer(report->graphs.n_eager));
+    }
     json_t *latency =
         json_pack("{s:I, s:I, s:I}", "p50", (json_int_t)report_percentile_ns(report, 0.50), "p90",
                   (json_int_t)report_percentile_ns(report, 0.90), "p99",
@@ -369,6 +374,10 @@ static void print_summary_text(struct report *report, const struct executor_coun
             seconds(counts->predicted_ns), seconds(counts->iterations_ns),
             100 * ((double)counts->predicted_ns / (double)counts->iterations_ns - 1),
             seconds(report->planned_ns), median_error(counts));
+    if (report->graphs.is_on)
+        fprintf(stream, "  graphs     %10lld steps replayed, %lld recorded, %lld launched singly\n",
+                (long long)report->graphs.n_replayed, (long long)report->graphs.n_recorded,
+                (long long)report->graphs.n_eager);
     fprintf(stream, "  latency    p50 %.3f s, p90 %.3f s, p99 %.3f s\n",
             seconds(report_percentile_ns(report, 0.50)),
             seconds(report_percentile_ns(report, 0.90)),

@@ -39,6 +39,7 @@ struct report {
     int64_t n_latencies, latencies[REPORT_BUCKETS]; /* end to end */
     /* With a profile: what the windows' plans expected, and what making them took. */
     uint64_t planned_ns, planning_ns;
+    struct backend_graphs graphs; /* at the end */
 };
 
 /* `is_terminal`: whether the stream is one, which decides about bar and colour unless the options

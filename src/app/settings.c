@@ -295,6 +295,7 @@ void settings_engine(struct engine_options *engine, const struct options *flags)
         .cpu_isa = strcmp(flags->cpu_isa, "auto") == 0 ? NULL : flags->cpu_isa,
         .n_threads = flags->threads,
         .device = options_is_set(flags, OPTION_device) ? flags->device : -1,
+        .graphs = strcmp(flags->graphs, "on") == 0,
         .monolithic_logits = strcmp(flags->logits, "monolithic") == 0,
         .dummy_weights = strcmp(flags->load_format, "dummy") == 0,
         .n_rows_max = flags->rows,

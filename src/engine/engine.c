@@ -124,8 +124,10 @@ bool engine_open(struct engine *engine, const struct engine_options *options,
                    .monolithic_logits = options->monolithic_logits,
                    .cost = options->cost},
     };
-    struct backend_limits limits = {
-        .n_threads = options->n_threads, .cpu_isa = options->cpu_isa, .device = options->device};
+    struct backend_limits limits = {.n_threads = options->n_threads,
+                                    .cpu_isa = options->cpu_isa,
+                                    .device = options->device,
+                                    .graphs = options->graphs};
     struct safetensors files = {0};
     if (!backend_open(&engine->backend, options->backend, &limits, err)) return false;
     int32_t n_rows_max = choose_rows(options, config, &engine->backend);

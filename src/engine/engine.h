@@ -20,7 +20,8 @@ struct engine_options {
     const char *backend;     /* "ref", "cpu", "cuda", "auto" */
     const char *cpu_isa;     /* NULL: the best this processor has */
     int32_t n_threads;       /* 0: one per available processor */
-    int32_t device;          /* as in struct backend_limits */
+    int32_t device;          /* as in struct backend_limits, */
+    bool graphs;             /* and this */
     bool monolithic_logits;  /* all logits at once, as a baseline; else in tiles */
     bool dummy_weights;      /* seeded random weights instead of the folder's */
     int32_t n_rows_max;      /* rows of an iteration; 0: n_positions within the backend's

@@ -177,11 +177,10 @@ static struct matrix forward(struct executor *executor)
 }
 
 /* Hands the batch to the backend, for the flight's picks. */
-static void submit(struct executor *executor, const struct flight *flight)
+static void submit(struct executor *executor, const struct flight *flight, uint64_t shape_key)
 {
     struct backend *backend = executor->model->backend;
     const struct model_config *config = &executor->model->config;
-    uint64_t shape_key = executor_shape_key(executor);
     assert(executor->n_score > 0);
     assert(executor->n_score <= executor->batch.n_picks);
     backend_start_step(backend, &executor->batch, shape_key);
@@ -220,6 +219,22 @@ static bool finish(struct executor *executor, struct error *err)
     return true;
 }
 
+/* The same step again: recorded, then replayed. A backend that cannot record here loses the step,
+ * and records none from then on. */
+static bool warm_graphs(struct executor *executor, struct error *err)
+{
+    struct backend_graphs *graphs = &executor->model->backend->graphs;
+    struct error reason = {0};
+    for (int i = 0; i < 2 && graphs->is_on; i++) {
+        submit(executor, &executor->flights[0], 1);
+        if (!finish(executor, &reason) && graphs->is_on)
+            return error_set(err, reason.code, "%s", reason.message);
+    }
+    assert(!graphs->is_on || graphs->n_replayed > 0);
+    *graphs = (struct backend_graphs){.is_on = graphs->is_on};
+    return true;
+}
+
 /* One row through everything, so that a backend that chooses algorithms by the shapes it meets has
  * met them all before anybody waits. */
 static bool warm_up(struct executor *executor, struct error *err)
@@ -242,8 +257,8 @@ static bool warm_up(struct executor *executor, struct error *err)
                                      .n_picks = 1,
                                      .picked_row = executor->picked_row};
     executor->n_score = 1;
-    submit(executor, &executor->flights[0]);
-    bool ok = finish(executor, err);
+    submit(executor, &executor->flights[0], 1);
+    bool ok = finish(executor, err) && warm_graphs(executor, err);
     executor->counts = (struct executor_counts){0};
     return ok;
 }
@@ -474,7 +489,7 @@ static bool run_iteration(struct executor *executor, const struct plan_iteration
     flight->done = (struct executor_iteration){.begin_ns = begin_ns, .n_slots = n_slots};
     flight->is_reported = false;
     executor_build(executor, iteration, flight);
-    submit(executor, flight);
+    submit(executor, flight, executor_shape_key(executor));
     if (before && !look(executor, before, events, err)) return false;
     if (!flight->is_certain || executor->model->backend->n_steps_ahead == 0)
         return look(executor, flight, events, err);

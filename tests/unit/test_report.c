@@ -144,6 +144,20 @@ Test(report, with_a_profile_the_summary_says_how_far_off_it_was)
                        "%s", summary);
 }
 
+Test(report, recorded_steps_are_counted_where_steps_are_recorded)
+{
+    start(false);
+    report_answered(&report, 1, 1, 1);
+    summarize(2 * SECOND, false);
+    cr_assert_null(strstr(printed(), "replayed"));
+    report.graphs = (struct backend_graphs){true, 2, 90, 8};
+    summarize(2 * SECOND, false);
+    cr_assert(strstr(printed(), "90 steps replayed, 2 recorded, 8 launched singly"));
+    report.is_json = true;
+    summarize(2 * SECOND, false);
+    cr_assert(strstr(printed(), "\"steps_replayed\": 90"));
+}
+
 Test(report, a_run_without_answers_divides_by_nothing)
 {
     start(false);
