@@ -24,6 +24,15 @@ HAZARDS = """echo '========= RACECHECK SUMMARY: 10 hazards displayed (10 errors,
 shift 2; "$@" """
 DEAF = "echo '========= Error: cannot attach'; exit 1"
 RUN = "echo 'dllm-batch: memory: 100.0 MiB = weights 90' >&2; sleep 0.2"
+# Answers and a summary; the second one's answers depend on --graphs.
+ANSWERS = """for argument; do
+    case $last in -o) out=$argument ;; --graphs) graphs=$argument ;; esac
+    last=$argument
+done
+echo '{"text": "a", "timing": '$RANDOM'}' >"$out"
+echo '{"event": "summary", "iterations_ns": 9, "forwards": 3, "steps_replayed": 2}'"""
+APART = ANSWERS.replace('"a"', '"'"'$graphs'"'"')
+EAGER = ANSWERS.replace("_replayed", "_launched")
 USES_102, USES_110 = "echo 102", "echo 110"
 
 # Name; stand-ins; arguments; sections and what is said of them; exit status.
@@ -59,6 +68,9 @@ CASES = [
      ["FAIL memory"], 1),
     ("memory of a run that fails", {"nvidia-smi": USES_102, "dllm-batch": RUN + "; exit 75"},
      ["memory"], ["FAIL memory"], 1),
+    ("graphs that change nothing", {"dllm-batch": ANSWERS}, ["graphs"], ["PASS graphs"], 0),
+    ("graphs that change an answer", {"dllm-batch": APART}, ["graphs"], ["FAIL graphs"], 1),
+    ("graphs that nothing uses", {"dllm-batch": EAGER}, ["graphs"], ["FAIL graphs"], 1),
     ("no time", {"check_ops": "echo ok 1 - early; exec sleep 30", "golden": GOOD},
      ["--minutes", "0.05", "ops", "golden"], ["NOT RUN ops", "NOT RUN golden"], 1),
 ]
