@@ -318,10 +318,26 @@ static void stage_batch(struct backend *backend, const struct batch *batch)
     }
 }
 
+/* A step is named by what its sequences see of the cache: as good as the caller's phases, except
+ * that full steps beside a cached prompt count as reuse. */
+static void name_step(const struct batch *batch)
+{
+    char name[96];
+    int32_t n_reuse = 0;
+    for (int32_t i = 0; i < batch->n_sequences; i++)
+        n_reuse += batch->sequences[i].n_cached > 0;
+    const char *phase =
+        n_reuse == 0 ? "refresh" : (n_reuse == batch->n_sequences ? "reuse" : "mixed");
+    snprintf(name, sizeof name, "%s: %d rows, %d picks", phase, batch->n_rows, batch->n_picks);
+    nvtxRangePushA(name);
+    nvtxRangePushA("layers");
+}
+
 static void cuda_start_step(struct backend *backend, const struct batch *batch, uint64_t shape_key)
 {
     struct cuda *cuda = cuda_of(backend);
     if (!cuda->staging.device) take_scratch(backend);
+    name_step(batch);
     cuda->step = &cuda->steps[cuda->n_started++ % BACKEND_STEPS_MOST];
     assert(cuda->n_started - cuda->n_finished <= BACKEND_STEPS_MOST);
     cuda->staging.used = cuda->staging.n_copied = 0;
@@ -347,6 +363,8 @@ static void cuda_submit_step(struct backend *backend, void *target, struct matri
                    "a step's picks");
     cuda_check(backend, cudaEventRecord(step->end, cuda->stream), "a step");
     step->is_lost = backend->failure.code != ERROR_NONE;
+    nvtxRangePop();
+    nvtxRangePop();
 }
 
 static bool cuda_finish_step(struct backend *backend, uint64_t *device_ns, struct error *err)

@@ -167,7 +167,9 @@ void cuda_select_kv(struct backend *backend, const struct select_kv_args *args)
                                    .n_candidates_max = most_candidates(backend->batch, args),
                                    .scale = args->scale,
                                    .shared = args->shared};
+    nvtxRangePushA("select");
     CUDA_ISSUE(backend, args->cache.keys, launch_select_kv(&launch, cuda->stream), "select_kv");
+    nvtxRangePop();
 }
 
 /* ---- the vocabulary ---- */
@@ -241,6 +243,7 @@ void cuda_score(struct backend *backend, const struct score_args *args)
     struct cuda *cuda = cuda_of(backend);
     uint64_t key = heuristics_score_key(cuda->graphs.key, args->rows, args->n, cuda->n_score_rows);
     graphs_cut(backend, key);
+    cuda_name_next("score");
     const struct score_row *rows = STAGE(backend, args->rows, (size_t)args->n);
     struct score_chunk chunk = {};
     while (chunk.begin < args->n) {
@@ -269,6 +272,7 @@ void cuda_commit(struct backend *backend, const struct commit_args *args)
         if (end > n_picks) n_picks = end;
     }
     if (n_room < n_picks) n_room = n_picks;
+    cuda_name_next("commit");
     struct commit_launch launch = {.canvas = (int32_t *)args->canvas.data,
                                    .picks = args->picks,
                                    .cell = STAGE_ROOM(backend, args->cell, n_picks, n_room),

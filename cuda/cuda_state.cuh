@@ -3,6 +3,8 @@
 #ifndef CUDA_CUDA_STATE_CUH
 #define CUDA_CUDA_STATE_CUH
 
+#include <nvtx3/nvToolsExt.h>
+
 #include "cuda/gemm.cuh"
 #include "cuda/kernels.cuh"
 
@@ -125,6 +127,15 @@ const void *cuda_stage(struct backend *backend, const void *array, size_t n_byte
 #define STAGE(backend, array, n)              STAGE_AS(backend, array, n, n, true)
 #define STAGE_ONCE(backend, array, n)         STAGE_AS(backend, array, n, n, false)
 #define STAGE_ROOM(backend, array, n, n_room) STAGE_AS(backend, array, n, n_room, true)
+
+/* Names for a profiler, on the time line of the thread that issues: a step by its phase, in it the
+ * layers, score and commit, one after the other, and each select. Without a profiler a name costs a
+ * test of a pointer, and there is nothing to link with. */
+static inline void cuda_name_next(const char *name)
+{
+    nvtxRangePop();
+    nvtxRangePushA(name);
+}
 
 /* Recorded steps: the first part of a step begins, another one begins, the last one ends. A key
  * that comes again promises the same ops. */
