@@ -343,7 +343,7 @@ static void cuda_start_step(struct backend *backend, const struct batch *batch, 
     cuda->staging.used = cuda->staging.n_copied = 0;
     cuda->staging.n_known = 0;
     stage_batch(backend, batch);
-    graphs_start(backend, heuristics_graph_key(shape_key, batch, cuda->batch.n_items));
+    graphs_start(backend, heuristics_graph_key(shape_key, batch, cuda->batch.cut));
 }
 
 /* The last event is recorded in any case, and nothing else is waited for: a step that failed on its

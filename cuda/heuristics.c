@@ -157,10 +157,11 @@ static uint64_t mix_all(uint64_t key, const int32_t *values, size_t n)
 }
 
 uint64_t heuristics_graph_key(uint64_t shape_key, const struct batch *batch,
-                              const int32_t n_items[2])
+                              const struct attend_cut cuts[2])
 {
-    const int32_t counts[] = {batch->n_rows, batch->n_sequences, batch->n_picks, n_items[0],
-                              n_items[1]};
+    const int32_t counts[] = {batch->n_rows,   batch->n_sequences, batch->n_picks,
+                              cuts[0].n_items, cuts[0].n_whole,    cuts[0].n_partials,
+                              cuts[1].n_items, cuts[1].n_whole,    cuts[1].n_partials};
     assert(batch->n_rows > 0);
     return mix_all(shape_key, counts, sizeof counts / sizeof counts[0]);
 }

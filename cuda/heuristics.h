@@ -46,7 +46,7 @@ struct attend_cut {
 };
 
 /* Items of a batch for all its rows (or its picked rows). How a sequence is cut depends on its own
- * rows, picks and keys alone, so the order in which a row's keys are summed does, too. */
+ * rows and keys alone, so the order in which a row's keys are summed does, too. */
 struct attend_cut heuristics_attend_items(struct attend_item *items, const struct batch *batch,
                                           bool picked);
 int32_t heuristics_items_max(int32_t n_rows_max);
@@ -68,10 +68,10 @@ int32_t heuristics_score_chunk(const struct score_row *rows, int32_t begin, int3
                                int32_t n_max, int32_t *uncond_begin, int32_t *n_uncond);
 
 /* A step's launches up to score are the same whenever this key is: the caller's shape_key, and the
- * counts that they take from the batch and its attend items (of all rows, of the picked ones). What
+ * counts that they take from the batch and how attend cuts it (all rows, and the picked ones). What
  * a launcher learns of a batch besides must be part of it. 0 for shape_key 0, and only then. */
 uint64_t heuristics_graph_key(uint64_t shape_key, const struct batch *batch,
-                              const int32_t n_items[2]);
+                              const struct attend_cut cuts[2]);
 /* And from score on, whenever this one is: passes and chunks depend on what the rows hold. */
 uint64_t heuristics_score_key(uint64_t graph_key, const struct score_row *rows, int32_t n,
                               int32_t n_max);

@@ -231,14 +231,6 @@ void executor_build(struct executor *executor, const struct plan_iteration *iter
     executor->counts.n_pad_positions += flight->done.n_pad_rows;
 }
 
-/* Scored in one pass over the vocabulary, whatever the row. */
-static bool is_plain(const struct score_row *row)
-{
-    assert(row->top_p > 0);
-    return row->uncond_row < 0 && row->temperature == 0 && row->top_p >= 1 && row->top_k == 0 &&
-           row->confidence == CONFIDENCE_PROBABILITY;
-}
-
 uint64_t executor_shape_key(struct executor *executor)
 {
     struct batch *batch = &executor->batch;
@@ -247,11 +239,9 @@ uint64_t executor_shape_key(struct executor *executor)
     struct sequence *last = &executor->sequences[batch->n_sequences - 1];
     assert(n > 0);
     if (multiple <= 1 || keeps->n_stores + keeps->n_by_head + keeps->n_shared > 0) return 0;
-    if (executor->logits || last->n_picks == 0) return 0;
+    if (executor->logits || last->n_picks == 0 || batch->n_picks != n) return 0; /* twins */
     for (int32_t i = 0; i < batch->n_sequences; i++)
         if (executor->sequences[i].n_cached == 0) return 0;
-    for (int32_t i = 0; i < n; i++)
-        if (!is_plain(&executor->score_rows[i])) return 0;
     int32_t n_padded = (n + multiple - 1) / multiple * multiple;
     if (n_padded > executor->limits.planning.n_rows_max) return 0;
     for (int32_t i = n; i < n_padded; i++) {

@@ -86,7 +86,7 @@ void executor_build(struct executor *executor, const struct plan_iteration *iter
                     struct flight *flight);
 
 /* The key of the batch that was built (backend_start_step); pads its picks where shapes are to
- * recur. 0: an iteration of Refresh, or with settings of which each makes other ops. */
+ * recur. 0: an iteration with a Refresh, with twins, or with monolithic logits. */
 uint64_t executor_shape_key(struct executor *executor);
 
 #endif

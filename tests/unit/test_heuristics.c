@@ -304,9 +304,9 @@ Test(heuristics, twins_in_any_order_are_still_found)
 
 static uint64_t key_of(uint64_t shape_key, int32_t n_rows, int32_t n_picks, int32_t n_items)
 {
-    const int32_t counts[2] = {n_items, n_items};
+    const struct attend_cut cuts[2] = {{.n_items = n_items}, {.n_items = n_items}};
     const struct batch step = {.n_rows = n_rows, .n_sequences = 2, .n_picks = n_picks};
-    return heuristics_graph_key(shape_key, &step, counts);
+    return heuristics_graph_key(shape_key, &step, cuts);
 }
 
 Test(heuristics, graph_keys_are_equal_for_equal_counts_and_no_others)
@@ -325,8 +325,14 @@ Test(heuristics, graph_keys_are_equal_for_equal_counts_and_no_others)
 Test(heuristics, graph_keys_tell_the_items_of_all_rows_from_those_of_picked_ones)
 {
     const struct batch step = {.n_rows = 64, .n_sequences = 2, .n_picks = 32};
-    const int32_t one[2] = {3, 4}, other[2] = {4, 3};
-    cr_assert_neq(heuristics_graph_key(1, &step, one), heuristics_graph_key(1, &step, other));
+    const struct attend_cut cuts[] = {{3, 3, 0}, {4, 4, 0}, {3, 2, 0}, {3, 3, 1}};
+    for (int i = 1; i < 4; i++) {
+        const struct attend_cut one[2] = {cuts[0], cuts[i]}, other[2] = {cuts[i], cuts[0]};
+        const struct attend_cut same[2] = {cuts[0], cuts[0]};
+        uint64_t key = heuristics_graph_key(1, &step, one);
+        cr_assert_neq(key, heuristics_graph_key(1, &step, other));
+        cr_assert_neq(key, heuristics_graph_key(1, &step, same));
+    }
 }
 
 Test(heuristics, steps_without_a_shape_key_have_no_graph_key)
