@@ -243,7 +243,7 @@ uint64_t executor_shape_key(struct executor *executor)
     for (int32_t i = 0; i < batch->n_sequences; i++)
         if (executor->sequences[i].n_cached == 0) return 0;
     int32_t n_padded = (n + multiple - 1) / multiple * multiple;
-    if (n_padded > executor->limits.planning.n_rows_max) return 0;
+    if (n_padded > batch->n_rows) n_padded = batch->n_rows;
     for (int32_t i = n; i < n_padded; i++) {
         executor->picked_row[i] = executor->picked_row[n - 1];
         executor->score_rows[i] = executor->score_rows[n - 1];
