@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "app/describe.h"
-#include "app/id_set.h"
 #include "app/prompts_parts.h"
 #include "app/settings.h"
 #include "app/trace.h"
@@ -29,7 +28,7 @@ struct prompts {
     struct line_reader *reader;
     const struct executor *executor; /* NULL: limits are not checked */
     struct encoder encoder;
-    struct id_set ids;
+    struct ledger own, *ledger; /* of ids: `own`, or the options' */
     struct arena run, scratch;
     int64_t n_lines, n_read; /* all lines; those that are not blank */
     bool is_waiting; /* prompts_wait has read `waiting`, which prompts_next has not seen yet */
@@ -39,8 +38,9 @@ struct prompts {
     struct overlooked overlooked;
     struct trace trace;        /* of a trace: its format, */
     struct trace_row row;      /* the row that is being read, */
-    bool is_skipped;           /* which gets no line of output, */
     struct prompts_trace sums; /* and what became of the rows */
+    bool is_skipped;           /* the line, or row, gets no line of output */
+    int64_t n_answered;        /* lines that have theirs already */
     bool saw_openai;           /* so an unreadable line gets the envelope, too */
 };
 
@@ -99,6 +99,7 @@ bool prompts_open(struct prompts **prompts, const struct prompts_options *option
     const struct options *flags = options->flags;
     const struct model_config *config = options->config;
     opened->options = *options;
+    opened->ledger = options->ledger != NULL ? options->ledger : &opened->own;
     opened->encoder = (struct encoder){
         .tokenizer = options->tokenizer,
         .chat = flags->no_chat ? NULL : chat_find(config->chat_name),
@@ -126,7 +127,7 @@ void prompts_close(struct prompts *prompts)
     if (prompts == NULL) return;
     assert(prompts->n_read <= prompts->n_lines);
     line_reader_close(prompts->reader);
-    id_set_clear(&prompts->ids);
+    ledger_clear(&prompts->own);
     arena_destroy(&prompts->run);
     arena_destroy(&prompts->scratch);
     free(prompts);
@@ -211,15 +212,33 @@ static bool read_id(struct prompts *prompts, const json_t *line, struct prompt *
     return true;
 }
 
-/* False with a rejection: the id was used before. False with err: out of memory. */
+/* Looks the line up among those that were read and those that are answered. False: err says why. */
+static bool look_up(struct prompts *prompts, const struct prompt *prompt, uint64_t key,
+                    enum ledger_verdict *verdict, struct error *err)
+{
+    if (!ledger_read(prompts->ledger, key, prompt->line_hash, verdict, err)) return false;
+    prompts->is_skipped = *verdict == LEDGER_ANSWERED;
+    prompts->n_answered += prompts->is_skipped;
+    assert(*verdict != LEDGER_REPEATED || prompt->has_id);
+    if (*verdict != LEDGER_CHANGED) return true;
+    return error_set(err, ERROR_FORMAT,
+                     "%s:%lld: the line is not what it was when the output got its answer (id "
+                     "%.80s); -f begins anew, --resume=force keeps that answer",
+                     prompts->options.path, (long long)prompt->line,
+                     prompt->has_id ? prompt->id.data : "null");
+}
+
+/* False with a rejection: the id was used before. False without: skipped, or err says why. */
 static bool check_id(struct prompts *prompts, const struct prompt *prompt,
                      struct rejection *rejection, struct error *err)
 {
     assert(prompt->has_id);
-    bool is_new;
-    uint64_t hash = id_set_hash(prompt->id_is_integer, prompt->id);
-    if (!id_set_add(&prompts->ids, hash, &is_new, err)) return false;
-    if (is_new) return true;
+    enum ledger_verdict verdict;
+    uint64_t key = ledger_hash(prompt->id_is_integer ? 'i' : 's', prompt->id);
+    if (!look_up(prompts, prompt, key, &verdict, err)) return false;
+    if (verdict != LEDGER_REPEATED) return !prompts->is_skipped;
+    key = ledger_line_key('d', prompt->index);
+    if (!look_up(prompts, prompt, key, &verdict, err) || prompts->is_skipped) return false;
     if (!prompt->id_is_integer)
         return prompts_reject(rejection, PROMPT_DUPLICATE_ID,
                               "id \"%.80s\" was used by an earlier line", prompt->id.data);
@@ -236,7 +255,8 @@ static bool make_prompt(struct prompts *prompts, const struct prompt *prompt,
                         struct prompt_parts *parts, struct rejection *rejection)
 {
     const struct model_config *config = prompts->options.config;
-    uint64_t key = prompts->options.flags->seed ^ id_set_hash(prompt->id_is_integer, prompt->id);
+    uint64_t key =
+        prompts->options.flags->seed ^ ledger_hash(prompt->id_is_integer ? 'i' : 's', prompt->id);
     assert(prompts->row.n_prompt > 0);
     parts->kind = PARTS_IDS;
     parts->n_ids = prompts->row.n_prompt;
@@ -402,7 +422,7 @@ static bool make_request(struct prompts *prompts, const struct prompt_parts *par
         .index = prompt->index,
         .line = prompt->line,
         .id = prompt->id.data,
-        .id_hash = id_set_hash(prompt->id_is_integer, prompt->id),
+        .id_hash = ledger_hash(prompt->id_is_integer ? 'i' : 's', prompt->id),
         .n_prompt = n_ids,
         .prompt_ids = prompts->options.only_shapes ? NULL : ids,
         .want_logprobs = flags->logprobs,
@@ -545,8 +565,9 @@ static enum prompts_status read_next(struct prompts *prompts, struct prompt *pro
     bool is_limited = options_is_set(flags, OPTION_limit);
     if (is_limited && prompts->n_read >= flags->limit) return PROMPTS_END;
     if (!reset_scratch(prompts, err)) return PROMPTS_FAILED;
-    struct bytes line;
+    struct bytes line = {.n = 0};
     enum line_status status = next_line(prompts, &line, err);
+    if (status == LINE_TOO_LONG) line.n = 0;
     if (status == LINE_END) return PROMPTS_END;
     if (status == LINE_FAILED) return PROMPTS_FAILED;
 
@@ -557,6 +578,7 @@ static enum prompts_status read_next(struct prompts *prompts, struct prompt *pro
     prompts->is_skipped = false;
     *prompt = (struct prompt){.index = prompts->n_lines - (prompts->trace.n_columns > 0 ? 2 : 1),
                               .line = prompts->n_lines,
+                              .line_hash = ledger_hash('t', line),
                               .is_openai = prompts->saw_openai};
     bool is_ok = status == LINE_READ
                      ? parse_line(prompts, line, &value, &rejection)
@@ -564,6 +586,12 @@ static enum prompts_status read_next(struct prompts *prompts, struct prompt *pro
                                       "the line has more than %zu bytes", PROMPTS_LINE_BYTES_MAX);
     if (is_ok) is_ok = read_line(prompts, value, prompt, &rejection, err);
     json_decref(value);
+    if (!is_ok && !prompt->has_id && rejection.code != PROMPT_GOOD) { /* unreadable */
+        enum ledger_verdict verdict;
+        uint64_t key = ledger_line_key('l', prompt->index);
+        if (!look_up(prompts, prompt, key, &verdict, err)) return PROMPTS_FAILED;
+    }
+    if (prompts->is_skipped && rejection.code == PROMPT_GOOD) return PROMPTS_READ;
     if (!is_ok && rejection.code == PROMPT_GOOD) return PROMPTS_FAILED;
     prompt->code = rejection.code;
     prompt->message = arena_try_copy(&prompts->scratch, rejection.error.message,

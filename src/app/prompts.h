@@ -1,13 +1,15 @@
 /* JSON lines to requests. Every non-blank input line gives exactly one struct prompt: a request
  * ready for the engine, or the reason why there is none (invariant I1: either becomes one output
  * line). Two forms are read: plain lines and those of the OpenAI batch API; dllm-batch(5) specifies
- * both. Memory per line: at most 22 bytes, for the check that ids are unique. */
+ * both. Memory per line: at most 32 bytes, for the check that ids are unique and not answered yet.
+ */
 #ifndef APP_PROMPTS_H
 #define APP_PROMPTS_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "app/ledger.h"
 #include "app/options.h"
 #include "base/arena.h"
 #include "base/error.h"
@@ -49,6 +51,7 @@ struct prompt {
     bool has_id;         /* false: the line could not be read that far */
     bool id_is_integer;
     struct bytes id; /* as on the line, integers in decimal; without one, the index as an integer */
+    uint64_t line_hash; /* FNV-1a of the line's bytes (ledger_hash of kind 't') */
     enum prompt_code code;
     const char *message; /* "" when good; one line of valid UTF-8 otherwise */
     /* The rest only when good. */
@@ -72,7 +75,8 @@ struct prompts_options {
      * may_be_prompts: unless its first line is none, and no option is given that only traces have.
      * Prompts of which only the length is known have made-up ids. */
     bool is_trace, may_be_prompts;
-    bool only_shapes; /* requests have no ids (NULL) */
+    bool only_shapes;      /* requests have no ids (NULL) */
+    struct ledger *ledger; /* lines that it knows as answered are read past; NULL: none is */
 };
 
 /* Opens the input and learns the tokenizer's special tokens. Heap; close it. False: ERROR_NO_INPUT,
