@@ -71,6 +71,9 @@ struct writer_options {
     const char *path; /* "-" is standard output */
     bool compress;    /* zstd level 3, checksummed frames */
     bool overwrite;   /* an existing regular file is truncated; else refused with ERROR_CREATE */
+    bool append;      /* an existing file keeps its first `keep_bytes`, and is written on there */
+    int64_t keep_bytes;
+    bool sync; /* each flush of a regular file makes it durable, and nobody else may write it */
 };
 
 /* Devices and pipes are opened whether `overwrite` says so or not. Heap; close it. The program must
@@ -85,7 +88,8 @@ bool writer_append(struct writer *writer, const char *data, size_t n, struct err
 size_t writer_pending_bytes(const struct writer *writer);
 
 /* Ends the current frame and writes everything to the file, so that a reader of the growing file
- * sees whole frames. Nothing pending: does nothing. EINTR and short writes are retried. */
+ * sees whole frames, also after a power cut with `sync`. Nothing pending: does nothing. EINTR and
+ * short writes are retried. */
 bool writer_flush(struct writer *writer, struct error *err);
 
 /* Flushes, syncs a regular file, closes. Always frees, also when it returns false. NULL is fine.

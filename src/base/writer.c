@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zstd.h>
@@ -19,6 +20,7 @@ struct writer {
     char *label; /* for messages: the path, or "standard output" */
     int fd;
     bool is_regular;      /* a file that fsync can make durable */
+    bool syncs;           /* at each flush */
     bool is_broken_pipe;  /* the failure is EPIPE */
     bool has_frame;       /* a frame was begun, so the output is valid zstd */
     ZSTD_CStream *zstd;   /* NULL: plain */
@@ -45,14 +47,29 @@ static int open_new(const char *path)
     return -1;
 }
 
+/* A new file's name is durable when its directory is. Where directories cannot be synced, nothing
+ * is lost by trying. */
+static void sync_directory(const char *path)
+{
+    assert(path[0] != '\0');
+    const char *slash = strrchr(path, '/');
+    char *directory = slash != NULL ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    int fd = directory != NULL ? open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (fd >= 0) {
+        fsync(fd);
+        close(fd);
+    }
+    free(directory);
+}
+
 static bool open_file(struct writer *writer, const struct writer_options *options,
                       struct error *err)
 {
     assert(writer->fd < 0);
     do {
-        writer->fd = options->overwrite
-                         ? open(options->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)
-                         : open_new(options->path);
+        int flags = O_WRONLY | O_CLOEXEC | (options->append ? 0 : O_CREAT);
+        bool is_new = !options->append && !options->overwrite;
+        writer->fd = is_new ? open_new(options->path) : open(options->path, flags, 0666);
     } while (writer->fd < 0 && errno == EINTR);
     if (writer->fd >= 0) return true;
 
@@ -64,6 +81,23 @@ static bool open_file(struct writer *writer, const struct writer_options *option
         return error_set(err, ERROR_CREATE, "cannot create %s: its directory does not exist", path);
     default: return error_set(err, ERROR_CREATE, "cannot create %s: %s", path, strerror(errno));
     }
+}
+
+/* Cuts a regular file off behind what is kept. Two runs that write one file would spoil it, so the
+ * second is refused before it cuts; where files cannot be locked, nobody is. */
+static bool take_file(struct writer *writer, const struct writer_options *options,
+                      struct error *err)
+{
+    struct stat status;
+    int64_t keep_bytes = options->append ? options->keep_bytes : 0;
+    assert(keep_bytes >= 0);
+    writer->is_regular = fstat(writer->fd, &status) == 0 && S_ISREG(status.st_mode);
+    if (!writer->is_regular || writer->fd == STDOUT_FILENO) return true;
+    if (options->sync && flock(writer->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        return error_set(err, ERROR_CREATE, "%s is being written by another run", options->path);
+    if (ftruncate(writer->fd, keep_bytes) == 0 && lseek(writer->fd, keep_bytes, SEEK_SET) >= 0)
+        return true;
+    return error_set(err, ERROR_CREATE, "cannot write %s: %s", options->path, strerror(errno));
 }
 
 /* A compressor with the checksums that let a reader tell a whole frame from a damaged one. */
@@ -99,12 +133,14 @@ bool writer_open(struct writer **writer, const struct writer_options *options, s
     opened->zstd = options->compress ? compressor_create() : NULL;
     if (opened->label == NULL || (options->compress && opened->zstd == NULL)) goto out_of_memory;
 
-    if (!is_standard && !open_file(opened, options, err)) {
+    if ((!is_standard && !open_file(opened, options, err)) || !take_file(opened, options, err)) {
+        if (opened->fd > STDOUT_FILENO) close(opened->fd);
         writer_free(opened);
         return false;
     }
-    struct stat status;
-    opened->is_regular = fstat(opened->fd, &status) == 0 && S_ISREG(status.st_mode);
+    opened->syncs = options->sync && opened->is_regular;
+    opened->has_frame = options->append && options->keep_bytes > 0;
+    if (opened->syncs && !is_standard && !options->append) sync_directory(options->path);
     *writer = opened;
     return true;
 
@@ -212,20 +248,6 @@ static bool frame_finish(struct writer *writer)
     return true;
 }
 
-bool writer_flush(struct writer *writer, struct error *err)
-{
-    assert(writer != NULL);
-    if (writer->failure.code != ERROR_NONE) return tell_failure(writer, err);
-    if (writer->pending_bytes == 0) return true;
-    return frame_finish(writer) || tell_failure(writer, err);
-}
-
-bool writer_is_broken_pipe(const struct writer *writer)
-{
-    assert(writer != NULL);
-    return writer->is_broken_pipe;
-}
-
 /* Makes a regular file durable. */
 static bool file_sync(struct writer *writer)
 {
@@ -236,6 +258,21 @@ static bool file_sync(struct writer *writer)
         status = fsync(writer->fd);
     } while (status != 0 && errno == EINTR);
     return status == 0 || fail_io(writer);
+}
+
+bool writer_flush(struct writer *writer, struct error *err)
+{
+    assert(writer != NULL);
+    if (writer->failure.code != ERROR_NONE) return tell_failure(writer, err);
+    if (writer->pending_bytes == 0) return true;
+    bool is_ok = frame_finish(writer) && (!writer->syncs || file_sync(writer));
+    return is_ok || tell_failure(writer, err);
+}
+
+bool writer_is_broken_pipe(const struct writer *writer)
+{
+    assert(writer != NULL);
+    return writer->is_broken_pipe;
 }
 
 bool writer_close(struct writer *writer, struct error *err)

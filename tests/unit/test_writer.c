@@ -471,3 +471,70 @@ Test(writer, short_and_interrupted_writes_go_on, .timeout = 60)
     cr_assert_eq(memcmp(drain.content, content, CONTENT_BYTES), 0);
     cr_assert_gt(n_signals, 0);
 }
+
+/* ---- files that grow over several runs ---- */
+
+Test(writer, what_is_kept_stays_and_what_follows_it_is_cut_off)
+{
+    for (int compress = 0; compress < 2; compress++) {
+        struct writer_options options = {.path = path, .compress = compress, .overwrite = true};
+        struct writer *writer = writer_of(&options);
+        append(writer, "one\n", 4);
+        flush(writer);
+        size_t n_kept = file_bytes(path).n;
+        append(writer, "torn", 4);
+        finish(writer);
+        options.append = true;
+        options.keep_bytes = (int64_t)n_kept;
+        writer = writer_of(&options);
+        cr_assert_eq(file_bytes(path).n, n_kept);
+        append(writer, "two\n", 4);
+        finish(writer);
+        if (compress) expect_unpacked(path, "one\ntwo\n", 8, 2);
+        else expect_file(path, "one\ntwo\n", 8);
+        finish(writer_of(&options));
+        cr_assert_eq(file_bytes(path).n, n_kept, "no frame was begun");
+    }
+}
+
+Test(writer, a_file_that_is_no_longer_there_is_not_gone_on_with)
+{
+    struct writer *writer = NULL;
+    struct error err = {0};
+    const struct writer_options options = {.path = path, .append = true};
+    cr_assert_not(writer_open(&writer, &options, &err));
+    cr_assert_eq(err.code, ERROR_CREATE);
+}
+
+Test(writer, with_sync_each_flush_makes_the_file_durable_and_its_name_is_at_once)
+{
+    const struct writer_options options = {.path = path, .sync = true};
+    struct writer *writer = writer_of(&options);
+    cr_assert_eq(n_syncs, 1, "the directory");
+    for (int i = 0; i < 3; i++) {
+        append(writer, "a\n", 2);
+        cr_assert_eq(n_syncs, 1 + i);
+        flush(writer);
+        cr_assert_eq(n_syncs, 2 + i);
+    }
+    finish(writer);
+}
+
+Test(writer, a_second_writer_is_refused_and_cuts_nothing)
+{
+    struct writer *second = NULL;
+    struct error err = {0};
+    struct writer_options options = {.path = path, .sync = true, .overwrite = true};
+    struct writer *writer = writer_of(&options);
+    append(writer, "one\n", 4);
+    flush(writer);
+    for (int i = 0; i < 2; i++) {
+        options.append = i == 1;
+        cr_assert_not(writer_open(&second, &options, &err));
+        cr_assert_eq(err.code, ERROR_CREATE);
+        cr_assert_not_null(strstr(err.message, "is being written by another run"));
+        expect_file(path, "one\n", 4);
+    }
+    finish(writer);
+    finish(writer_of(&options));
+}

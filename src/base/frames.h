@@ -1,0 +1,47 @@
+/* A growing file that ends where its writer was stopped, verified from the front: groups are whole
+ * and right, or they are not there. A group is a zstd frame with its checksum, or, in a plain file,
+ * a line. A power cut may leave half a group, or zeros where bytes were to be. */
+#ifndef BASE_FRAMES_H
+#define BASE_FRAMES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/error.h"
+
+#define FRAMES_CONTENT_BYTES_MAX ((size_t)256 << 20) /* a group that holds more is refused */
+#define FRAMES_TAIL_BYTES_MAX    ((int64_t)32 << 20) /* what a broken write can have left */
+
+struct frames;
+
+enum frames_status {
+    FRAMES_GROUP,  /* a whole group */
+    FRAMES_END,    /* the file ends behind the last one */
+    FRAMES_BROKEN, /* bytes follow that are no whole group */
+    FRAMES_FAILED, /* err says why: I/O error, too large a group */
+};
+
+struct frames_group {
+    /* Decoded, newlines included; of a broken group what could be read of it. Borrowed until the
+     * next call. */
+    struct bytes content;
+    int64_t begin_bytes, end_bytes; /* in the file; where a broken group ends nobody knows */
+};
+
+/* Opens a regular file. Heap; close it. False: ERROR_NO_INPUT or ERROR_UNAVAILABLE. */
+bool frames_open(struct frames **frames, const char *path, bool is_zstd, struct error *err);
+void frames_close(struct frames *frames); /* NULL is fine */
+
+/* The next group. After anything but FRAMES_GROUP do not call again. */
+enum frames_status frames_next(struct frames *frames, struct frames_group *group,
+                               struct error *err);
+
+/* The bytes from `begin_bytes`, where a group is broken, to the file's end; and whether a whole
+ * group lies somewhere in them, which no broken write leaves. More than FRAMES_TAIL_BYTES_MAX are
+ * not searched. False: err. */
+bool frames_tail(struct frames *frames, int64_t begin_bytes, int64_t *n_bytes, bool *goes_on,
+                 struct error *err);
+
+#endif
