@@ -212,7 +212,8 @@ def program_decode(build, prompts, cache, steps):
                         "--block-length", str(BLOCK), "--no-early-stop", "--ordered", "--token-ids",
                         "--no-compress", "-q", "-o", out, path], check=True)
         with open(out, encoding="utf-8") as file:
-            return [json.loads(line)["token_ids"] for line in file]
+            records = map(json.loads, file)
+            return [record["token_ids"] for record in records if "token_ids" in record]
 
 
 def baseline_decode(model, prompts, cache, steps):

@@ -293,17 +293,17 @@ static bool run_engine(struct replay *replay, struct error *err)
 /* Records that are done are written whatever happened. */
 static bool write_records(struct replay *replay, struct error *err)
 {
-    bool is_broken_pipe = false;
+    struct output_end end;
     struct error close_failure = {0};
     assert(replay->output == NULL);
-    if (!output_open(&replay->output, &replay->place, replay->options->ordered, err)) return false;
+    if (!output_open(&replay->output, &replay->place, replay->options, NULL, err)) return false;
     bool is_ok = output_start_window(replay->output, replay->planning.window.n_prompts, err) &&
                  put_failures(replay, err);
     if (is_ok && replay->planning.input.n_requests > 0)
         is_ok = replay->is_virtual ? put_answers(replay, err) : run_engine(replay, err);
-    bool is_closed = output_close(replay->output, &is_broken_pipe, &close_failure);
+    bool is_closed = output_close(replay->output, NULL, &end, &close_failure);
     if (!is_closed && (is_ok || err->code == ERROR_STOPPED)) *err = close_failure;
-    if (is_broken_pipe) err->message[0] = '\0';
+    if (end.is_broken_pipe) err->message[0] = '\0';
     return is_ok && is_closed;
 }
 

@@ -16,11 +16,13 @@
 #include <unistd.h>
 
 #include "app/app.h"
+#include "app/header.h"
 #include "app/interrupt.h"
 #include "app/output.h"
 #include "app/profile.h"
 #include "app/prompts.h"
 #include "app/report.h"
+#include "app/resume.h"
 #include "app/settings.h"
 #include "app/sink.h"
 #include "app/survey.h"
@@ -48,6 +50,8 @@ struct run {
     struct engine engine;
     struct output_place place;
     struct output_style style;
+    json_t *header;        /* of an output file */
+    struct resume resume;  /* what the output has already */
     struct output *output; /* NULL until there is something to write */
     struct report report;
     struct window windows[2];
@@ -262,24 +266,68 @@ static void note_ignored(struct run *run)
     run->overlooked_is_noted = overlooked->line > 0;
 }
 
+/* "cpu avx512": without the number of threads or the device's. */
+static void name_backend(const struct run *run, char name[RESUME_NAME_BYTES])
+{
+    const struct backend *backend = &run->engine.backend;
+    const char *comma = strstr(backend->machine, ", ");
+    assert(backend->ops != NULL);
+    snprintf(name, RESUME_NAME_BYTES, "%s %s", backend->ops->name,
+             comma != NULL ? comma + 2 : backend->machine);
+}
+
+static void note_resumption(struct run *run, const char *backend)
+{
+    const struct resume *resume = &run->resume;
+    struct report *report = &run->report;
+    const char *path = run->place.path;
+    assert(run->place.exists);
+    if (resume->torn_bytes > 0)
+        report_note(report, "%s: the last %lld bytes are left from a broken write and are cut off",
+                    path, (long long)resume->torn_bytes);
+    if (!resume->has_header) return;
+    if (strcmp(resume->backend, backend) != 0 || strcmp(resume->program, header_program()) != 0)
+        report_note(
+            report,
+            "%s was begun by %s on %s, and %s goes on on %s: good answers, but for the same "
+            "line not always the same ones",
+            path, resume->program, resume->backend, header_program(), backend);
+}
+
 /* The output is created when there is something to put into it. */
 static bool start_output(struct run *run, const struct window *first, struct error *err)
 {
     assert(run->output == NULL);
-    if (first->n_prompts > 0)
-        return output_open(&run->output, &run->place, run->options->ordered, err);
-    if (first->failure.code == ERROR_NONE)
-        error_set(err, ERROR_FORMAT, "%s has no prompts", run->label);
-    else *err = first->failure;
-    return false;
+    bool has_work = first->n_prompts > 0;
+    *err = first->failure;
+    if (!has_work && err->code != ERROR_NONE) return false;
+    if (!has_work && prompts_answered(run->prompts) == 0)
+        return error_set(err, ERROR_FORMAT, "%s has no prompts", run->label);
+    *err = (struct error){0};
+    if (!has_work)
+        report_note(&run->report, "nothing is left to do: %s has the answers to all %lld lines",
+                    run->place.path, (long long)prompts_answered(run->prompts));
+    if (!has_work && run->resume.is_complete) return true;
+    char backend[RESUME_NAME_BYTES], *header = NULL;
+    name_backend(run, backend);
+    if (run->place.exists) note_resumption(run, backend);
+    if (run->place.is_file && !run->resume.has_header) {
+        header = header_line(run->header, backend);
+        if (header == NULL) return error_set(err, ERROR_UNAVAILABLE, "not enough memory to write");
+    }
+    bool is_ok = output_open(&run->output, &run->place, run->options, header, err);
+    free(header);
+    return is_ok;
 }
 
 static bool set_stopped(struct run *run, struct error *err)
 {
     assert(interrupt_requested());
-    long long n_done = (long long)(run->report.n_answered + run->report.n_failed);
-    return error_set(err, ERROR_STOPPED, "stopped; lines done: %lld, the others have no answer",
-                     n_done);
+    const struct report *report = &run->report;
+    long long n_done = (long long)(report->n_found + report->n_answered + report->n_failed);
+    return error_set(err, ERROR_STOPPED, "stopped; lines done: %lld, %s", n_done,
+                     run->place.is_file ? "the same command goes on with the others"
+                                        : "the others have no answer");
 }
 
 static bool answer_all(struct run *run, struct error *err)
@@ -294,6 +342,10 @@ static bool answer_all(struct run *run, struct error *err)
         if (!wait_filled(run)) return set_stopped(run, err);
         if (run->output == NULL && !start_output(run, window, err)) return false;
         note_ignored(run);
+        if (window->n_prompts == 0) { /* the rest was answered before */
+            *err = window->failure;
+            return err->code == ERROR_NONE;
+        }
         if (!window->is_last) start_filling(run, &run->windows[1 - i]);
         if (!answer_window(run, window, err))
             return err->code == ERROR_STOPPED ? set_stopped(run, err) : false;
@@ -352,13 +404,15 @@ static bool open_model(struct run *run, struct error *err)
     return true;
 }
 
-static bool open_prompts(const struct run *run, struct prompts **prompts, struct error *err)
+static bool open_prompts(const struct run *run, struct ledger *ledger, struct prompts **prompts,
+                         struct error *err)
 {
     assert(*prompts == NULL);
     const struct prompts_options options = {.path = run->input,
                                             .flags = run->options,
                                             .config = &run->config,
-                                            .tokenizer = run->tokenizer};
+                                            .tokenizer = run->tokenizer,
+                                            .ledger = ledger};
     return prompts_open(prompts, &options, err);
 }
 
@@ -410,7 +464,7 @@ static bool check_lines(struct run *run, struct error *err)
     assert(run->options->strict);
     struct prompts *prompts = NULL;
     struct survey survey;
-    if (!open_prompts(run, &prompts, err)) return false;
+    if (!open_prompts(run, NULL, &prompts, err)) return false;
     prompts_set_executor(prompts, run->engine.executor);
     bool is_ok = survey_take(&survey, prompts, run->label, &run->scratch, err) &&
                  survey_check(&survey, run->label, &run->report, err);
@@ -471,6 +525,25 @@ static const char *name_model(struct run *run)
     return copy;
 }
 
+/* What the output has, before minutes of loading. */
+static bool find_answers(struct run *run, struct error *err)
+{
+    const struct options *options = run->options;
+    struct resume *resume = &run->resume;
+    assert(run->header == NULL);
+    if (!run->place.is_file || options->dry_run) return true;
+    if (!header_make(&run->header, options, run->style.model_name, err)) return false;
+    if (!run->place.exists) return true;
+    bool is_forced = strcmp(options->resume, "force") == 0;
+    if (!resume_scan(resume, &run->place, run->header, is_forced, err)) return false;
+    run->place.keep_bytes = resume->keep_bytes;
+    run->report.n_found = resume->n_answered + resume->n_failed;
+    if (run->report.n_found > 0)
+        report_note(&run->report, "%s has the answers to %lld lines already", run->place.path,
+                    (long long)run->report.n_found);
+    return true;
+}
+
 /* Everything up to the first window. */
 static bool run_open(struct run *run, struct error *err)
 {
@@ -489,7 +562,8 @@ static bool run_open(struct run *run, struct error *err)
                                        .token_ids = options->token_ids,
                                        .start_unix_ns = unix_ns,
                                        .start_ns = now_ns};
-    if (!open_prompts(run, &run->prompts, err)) return false;
+    if (!find_answers(run, err)) return false;
+    if (!open_prompts(run, &run->resume.ledger, &run->prompts, err)) return false;
     if (strcmp(run->input, "-") == 0 && isatty(STDIN_FILENO))
         report_note(&run->report, "reading prompts from the terminal, one JSON object a line; "
                                   "Ctrl-D ends them");
@@ -500,21 +574,53 @@ static bool run_open(struct run *run, struct error *err)
     return true;
 }
 
+/* The record that ends an output file; NULL: it has none. */
+static char *make_manifest(const struct run *run, const struct executor_counts *counts,
+                           bool is_complete)
+{
+    char backend[RESUME_NAME_BYTES];
+    assert(run->output != NULL);
+    if (!run->place.is_file) return NULL;
+    name_backend(run, backend);
+    const struct report_manifest manifest = {.program = header_program(),
+                                             .backend = backend,
+                                             .start_unix_ns = run->style.start_unix_ns,
+                                             .n_found_failed = run->resume.n_failed,
+                                             .is_complete = is_complete};
+    return report_manifest(&run->report, &manifest, counts, clock_now_ns());
+}
+
+/* Closes the output; a file that could not be written is still one to go on with. */
+static bool close_output(struct run *run, const struct executor_counts *counts, bool is_ok,
+                         struct error *err)
+{
+    struct output_end end;
+    struct error failure = {0};
+    char *manifest = make_manifest(run, counts, is_ok);
+    assert(run->output != NULL);
+    bool is_closed = output_close(run->output, manifest, &end, &failure);
+    free(manifest);
+    if (!is_closed && run->place.is_file)
+        error_set(&failure, failure.code,
+                  "%s; lines that are safe in it: %lld, the same command "
+                  "goes on with the others",
+                  failure.message, (long long)(run->report.n_found + end.n_safe));
+    /* Done lines that could not be written weigh more than the wish to stop. */
+    bool is_ours = is_ok || err->code == ERROR_STOPPED || err->code == failure.code;
+    if (!is_closed && is_ours) *err = failure;
+    /* A reader that went away is not worth a message. */
+    if (end.is_broken_pipe) err->message[0] = '\0';
+    return is_ok && is_closed;
+}
+
 /* The answers that are done are written whatever happened; the first failure is the one to tell. */
 static bool finish_output(struct run *run, bool is_ok, struct error *err)
 {
-    bool is_broken_pipe;
-    struct error close_failure = {0};
     if (run->iterations != NULL) is_ok = sink_close(run->iterations, is_ok ? err : NULL) && is_ok;
     if (run->output == NULL) return is_ok;
-    bool is_closed = output_close(run->output, &is_broken_pipe, &close_failure);
-    /* Done lines that could not be written weigh more than the wish to stop. */
-    if (!is_closed && (is_ok || err->code == ERROR_STOPPED)) *err = close_failure;
-    /* A reader that went away is not worth a message. */
-    if (is_broken_pipe) err->message[0] = '\0';
     struct executor_counts counts = executor_counts(run->engine.executor);
+    is_ok = close_output(run, &counts, is_ok, err);
     bool is_stopped = err->code == ERROR_STOPPED;
-    is_ok = is_ok && is_closed;
     report_clear(&run->report);
     bool is_summed_up = is_ok || is_stopped;
     /* A name that nobody chose. */
@@ -537,6 +643,8 @@ static void run_close(struct run *run)
     engine_close(&run->engine);
     prompts_close(run->prompts);
     tokenizer_close(run->tokenizer);
+    json_decref(run->header);
+    resume_clear(&run->resume);
     arena_destroy(&run->scratch);
     arena_destroy(&run->arena);
     free(run);
@@ -556,7 +664,7 @@ bool cmd_run(const struct options *options, int *status, struct error *err)
     else if (is_ok) {
         run->report.start_ns = run->report.shown_ns = clock_now_ns();
         is_ok = answer_all(run, err);
-        *status = run->report.n_failed > 0 ? 1 : 0;
+        *status = run->report.n_failed + run->resume.n_failed > 0 ? 1 : 0;
     }
     is_ok = finish_output(run, is_ok, err);
     /* A reader that hangs on a silent pipe cannot be stopped; the process's end will. */

@@ -119,6 +119,12 @@ bool options_find_subcommand(const char *name, enum subcommand *subcommand, stru
 /* --help of a subcommand, or with SUBCOMMAND_COUNT the list of subcommands. At most 80 columns. */
 void options_print_help(enum subcommand subcommand, FILE *stream);
 
+/* The text of an option's value, to the last digit; at most OPTIONS_VALUE_BYTES of it in `text`,
+ * which a TEXT or CHOICE does not need: it is returned as it is. */
+enum { OPTIONS_VALUE_BYTES = 32 };
+const char *options_value(const struct options *options, enum option_id id,
+                          char text[OPTIONS_VALUE_BYTES]);
+
 /* The echo: name, value and source ("command line", "default", "not given") of each option of the
  * subcommand, in the order of --help, one a line. What is not given is decided later, by the model
  * or the machine. Only for people: not a format. */

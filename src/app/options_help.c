@@ -137,18 +137,23 @@ void options_print_help(enum subcommand subcommand, FILE *stream)
 
 /* ---- the echo ---- */
 
-static void print_value(const struct option_info *info, const void *field, char *text, size_t n_max)
+const char *options_value(const struct options *options, enum option_id id,
+                          char text[OPTIONS_VALUE_BYTES])
 {
-    assert(n_max >= TEXT_BYTES_MAX);
+    const struct option_info *info = options_info(id);
+    const void *field = (const char *)options + info->offset;
+    size_t n_max = OPTIONS_VALUE_BYTES;
+    assert(text != NULL);
     switch (info->type) {
     case OPTION_TYPE_FLAG: snprintf(text, n_max, "%s", *(const bool *)field ? "yes" : "no"); break;
     case OPTION_TYPE_COUNT: snprintf(text, n_max, "%" PRId32, *(const int32_t *)field); break;
     case OPTION_TYPE_SEED:
     case OPTION_TYPE_SIZE: snprintf(text, n_max, "%" PRIu64, *(const uint64_t *)field); break;
-    case OPTION_TYPE_REAL: snprintf(text, n_max, "%g", *(const double *)field); break;
+    case OPTION_TYPE_REAL: snprintf(text, n_max, "%.15g", *(const double *)field); break;
     case OPTION_TYPE_CHOICE:
-    case OPTION_TYPE_TEXT: snprintf(text, n_max, "%s", *(const char *const *)field); break;
+    case OPTION_TYPE_TEXT: return *(const char *const *)field;
     }
+    return text;
 }
 
 void options_print(const struct options *options, FILE *stream)
@@ -159,11 +164,10 @@ void options_print(const struct options *options, FILE *stream)
         if (!is_setting || (info->where >> options->subcommand & 1) == 0) continue;
         bool is_known = options_is_set(options, id) || info->default_text != NULL ||
                         info->type == OPTION_TYPE_FLAG;
-        const void *field = (const char *)options + info->offset;
-        char text[TEXT_BYTES_MAX] = "-";
-        if (is_known) print_value(info, field, text, sizeof text);
+        char text[OPTIONS_VALUE_BYTES];
         const char *source = is_known ? "default" : "not given";
         if (options_is_set(options, id)) source = "command line";
-        fprintf(stream, "%-23s %-16s %s\n", info->name, text, source);
+        fprintf(stream, "%-23s %-16s %s\n", info->name,
+                is_known ? options_value(options, id, text) : "-", source);
     }
 }

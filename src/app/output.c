@@ -13,7 +13,6 @@
 #include "base/stream.h"
 
 #define GROUP_BYTES ((size_t)64 << 10) /* 64-256 lines: a frame each costs 6-12 % */
-#define GROUP_NS    UINT64_C(2000000000)
 
 /* ---- where ---- */
 
@@ -97,10 +96,12 @@ static bool check_directory(const char *path, struct error *err)
 }
 
 /* Before minutes of loading, what can be told beforehand. */
-static bool check_file(const struct output_place *place, const char *input, struct error *err)
+static bool check_file(struct output_place *place, const struct options *options, struct error *err)
 {
     struct stat status, input_status;
-    if (stat(place->path, &status) != 0) return check_directory(place->path, err);
+    const char *input = options->operand;
+    place->is_file = stat(place->path, &status) != 0;
+    if (place->is_file) return check_directory(place->path, err);
     if (S_ISDIR(status.st_mode))
         return error_set(err, ERROR_CREATE, "cannot create %s: it is a directory", place->path);
     bool has_input = input != NULL && strcmp(input, "-") != 0 && stat(input, &input_status) == 0;
@@ -108,7 +109,9 @@ static bool check_file(const struct output_place *place, const char *input, stru
         status.st_ino == input_status.st_ino)
         return error_set(err, ERROR_CREATE, "%s is the input, answers must go elsewhere",
                          place->path);
-    if (S_ISREG(status.st_mode) && !place->overwrite)
+    place->is_file = S_ISREG(status.st_mode);
+    place->exists = place->is_file && !place->overwrite;
+    if (place->exists && options->subcommand != SUBCOMMAND_RUN)
         return error_set(err, ERROR_CREATE, "%s exists already; use -f to overwrite it",
                          place->path);
     return true;
@@ -120,29 +123,58 @@ bool output_choose(struct output_place *place, const struct options *options, st
     /* A dry run writes nothing, so it may name what exists. */
     *place = (struct output_place){.overwrite = options->force || options->dry_run};
     return choose_path(place, options, err) && choose_compression(place, options, err) &&
-           (strcmp(place->path, "-") == 0 || check_file(place, options->operand, err));
+           (strcmp(place->path, "-") == 0 || check_file(place, options, err));
 }
 
 /* ---- writing ---- */
 
 struct output {
     struct writer *writer;
-    uint64_t flushed_ns;
+    uint64_t flushed_ns, flush_every_ns;
+    int64_t n_written, n_safe; /* lines, headers apart */
     bool ordered;
     char **slots;                       /* [n_slots] lines that wait for earlier ones; heap */
     int32_t n_slots, n_slots_max, next; /* slots before `next` are written */
 };
 
-bool output_open(struct output **output, const struct output_place *place, bool ordered,
-                 struct error *err)
+bool output_flush(struct output *output, struct error *err)
+{
+    assert(output->writer != NULL);
+    output->flushed_ns = clock_now_ns();
+    if (!writer_flush(output->writer, err)) return false;
+    output->n_safe = output->n_written;
+    return true;
+}
+
+/* A line that is no answer, in a frame of its own. */
+static bool write_apart(struct output *output, const char *line, struct error *err)
+{
+    assert(line[0] == '{');
+    return output_flush(output, err) && writer_append(output->writer, line, strlen(line), err) &&
+           writer_append(output->writer, "\n", 1, err) && output_flush(output, err);
+}
+
+bool output_open(struct output **output, const struct output_place *place,
+                 const struct options *options, const char *header, struct error *err)
 {
     assert(place->path[0] != '\0');
     struct output *opened = calloc(1, sizeof *opened);
     if (opened == NULL) return error_set(err, ERROR_UNAVAILABLE, "not enough memory to write");
-    *opened = (struct output){.ordered = ordered, .flushed_ns = clock_now_ns()};
-    const struct writer_options options = {
-        .path = place->path, .compress = place->compress, .overwrite = place->overwrite};
-    if (!writer_open(&opened->writer, &options, err)) {
+    *opened = (struct output){.ordered = options->ordered,
+                              .flushed_ns = clock_now_ns(),
+                              .flush_every_ns = (uint64_t)(options->flush_every * 1e9)};
+    const struct writer_options writer_options = {.path = place->path,
+                                                  .compress = place->compress,
+                                                  .overwrite = place->overwrite,
+                                                  .append = place->exists,
+                                                  .keep_bytes = place->keep_bytes,
+                                                  .sync = true};
+    if (!writer_open(&opened->writer, &writer_options, err)) {
+        free(opened);
+        return false;
+    }
+    if (header != NULL && !write_apart(opened, header, err)) {
+        writer_close(opened->writer, NULL);
         free(opened);
         return false;
     }
@@ -150,18 +182,11 @@ bool output_open(struct output **output, const struct output_place *place, bool 
     return true;
 }
 
-bool output_flush(struct output *output, struct error *err)
-{
-    assert(output->writer != NULL);
-    output->flushed_ns = clock_now_ns();
-    return writer_flush(output->writer, err);
-}
-
 bool output_tick(struct output *output, struct error *err)
 {
     assert(output != NULL);
     size_t n_pending = writer_pending_bytes(output->writer);
-    bool is_due = n_pending > 0 && clock_now_ns() - output->flushed_ns >= GROUP_NS;
+    bool is_due = n_pending > 0 && clock_now_ns() - output->flushed_ns >= output->flush_every_ns;
     return !is_due || output_flush(output, err);
 }
 
@@ -172,6 +197,7 @@ static bool write_line(struct output *output, char *line, struct error *err)
     bool is_ok = writer_append(output->writer, line, strlen(line), err) &&
                  writer_append(output->writer, "\n", 1, err);
     free(line);
+    output->n_written += is_ok;
     if (is_ok && writer_pending_bytes(output->writer) >= GROUP_BYTES)
         return output_flush(output, err);
     return is_ok && output_tick(output, err);
@@ -220,14 +246,16 @@ bool output_put(struct output *output, int32_t slot, char *line, struct error *e
     return drain(output, false, err);
 }
 
-bool output_close(struct output *output, bool *is_broken_pipe, struct error *err)
+bool output_close(struct output *output, const char *manifest, struct output_end *end,
+                  struct error *err)
 {
-    assert(is_broken_pipe != NULL);
-    *is_broken_pipe = false;
+    *end = (struct output_end){.n_safe = 0};
     if (output == NULL) return true;
-    bool is_ok = drain(output, true, err);
-    is_ok = is_ok && output_flush(output, err);
-    *is_broken_pipe = writer_is_broken_pipe(output->writer);
+    assert(output->next <= output->n_slots);
+    bool is_ok = drain(output, true, err) && output_flush(output, err);
+    if (is_ok && manifest != NULL) is_ok = write_apart(output, manifest, err);
+    *end = (struct output_end){.is_broken_pipe = writer_is_broken_pipe(output->writer),
+                               .n_safe = output->n_safe};
     /* The first failure is the one to tell. */
     struct error ignored = {0};
     is_ok = writer_close(output->writer, is_ok ? err : &ignored) && is_ok;

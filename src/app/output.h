@@ -1,6 +1,6 @@
 /* Answers to JSON lines in a growing file. A line is written as soon as its answer is complete;
- * lines go out in groups, each a zstd frame of its own, so that a reader of the file sees whole
- * frames. dllm-batch(5) specifies the lines. */
+ * lines go out in groups, each a zstd frame of its own and durable once it is written, so that a
+ * reader of the file sees whole frames. dllm-batch(5) specifies the lines. */
 #ifndef APP_OUTPUT_H
 #define APP_OUTPUT_H
 
@@ -21,11 +21,14 @@
 struct output_place {
     char path[OUTPUT_PATH_BYTES_MAX]; /* "-" is standard output */
     bool compress, overwrite;
+    bool is_file;       /* neither standard output nor a pipe or device */
+    bool exists;        /* the file may be gone on with: it holds its first `keep_bytes`, */
+    int64_t keep_bytes; /* which the caller finds out (app/resume.h); output_choose says 0 */
 };
 
 /* Decides by -o, --no-compress, -f and the input's name. False: ERROR_USAGE for flags that
- * contradict each other, ERROR_CREATE for a file that exists, is the input, or has no directory.
- * Creates nothing. */
+ * contradict each other, ERROR_CREATE for a file that is the input or has no directory, or exists
+ * (of run: `exists` says so). Creates nothing. */
 bool output_choose(struct output_place *place, const struct options *options, struct error *err);
 
 /* ---- lines ---- */
@@ -47,9 +50,10 @@ char *output_line(const struct output_style *style, const struct prompt *prompt,
 
 struct output;
 
-/* Creates the file. `ordered`: lines go out in the order of their slots. Heap; close it. */
-bool output_open(struct output **output, const struct output_place *place, bool ordered,
-                 struct error *err);
+/* Creates the file, or goes on with it. `options`: ordered (lines go out in the order of their
+ * slots), flush_every. `header`: a line that goes first and at once, or NULL. Heap; close it. */
+bool output_open(struct output **output, const struct output_place *place,
+                 const struct options *options, const char *header, struct error *err);
 
 /* Begins a window of `n_slots` lines, after everything that is left of the one before. */
 bool output_start_window(struct output *output, int32_t n_slots, struct error *err);
@@ -57,14 +61,20 @@ bool output_start_window(struct output *output, int32_t n_slots, struct error *e
 /* Takes a line (heap, not NULL) for slot `slot` of the window. */
 bool output_put(struct output *output, int32_t slot, char *line, struct error *err);
 
-/* Flushes what has been waiting for two seconds; cheap enough for every iteration. */
+/* Flushes what has been waiting for flush_every; cheap enough for every iteration. */
 bool output_tick(struct output *output, struct error *err);
 
 /* Writes everything out in a frame of its own: before a wait of unknown length. */
 bool output_flush(struct output *output, struct error *err);
 
-/* Writes what is left, the lines behind gaps too, and closes. Always frees. NULL is fine.
- * `is_broken_pipe`: the failure is only that the reader went away. */
-bool output_close(struct output *output, bool *is_broken_pipe, struct error *err);
+struct output_end {
+    bool is_broken_pipe; /* the failure is only that the reader went away */
+    int64_t n_safe;      /* lines that are written for good */
+};
+
+/* Writes what is left, the lines behind gaps too, behind it the line `manifest` (NULL: none), and
+ * closes. Always frees. NULL is fine. */
+bool output_close(struct output *output, const char *manifest, struct output_end *end,
+                  struct error *err);
 
 #endif

@@ -4,6 +4,7 @@
 #include "app/output.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -32,6 +33,15 @@ static json_t *make_id(const struct prompt *prompt)
     assert(n_read == 1);
     (void)n_read;
     return json_integer(number);
+}
+
+/* By it a later run knows that this very line is answered. */
+static json_t *make_line_hash(const struct prompt *prompt)
+{
+    char text[17];
+    assert(prompt->line > 0);
+    snprintf(text, sizeof text, "%016" PRIx64, prompt->line_hash);
+    return json_string(text);
 }
 
 static json_t *make_error(const struct prompt *prompt)
@@ -174,8 +184,9 @@ static json_t *make_plain(struct line *line)
 {
     assert(!line->prompt->is_openai);
     const struct answer *answer = line->answer;
-    json_t *root = json_pack("{s:o, s:I}", "id", make_id(line->prompt), "index",
-                             (json_int_t)line->prompt->index);
+    json_t *root =
+        json_pack("{s:o, s:I, s:o}", "id", make_id(line->prompt), "index",
+                  (json_int_t)line->prompt->index, "line_hash", make_line_hash(line->prompt));
     if (answer == NULL) {
         json_object_set_new(root, "error", make_error(line->prompt));
         return root;
@@ -193,12 +204,15 @@ static json_t *make_plain(struct line *line)
     return root;
 }
 
-/* Ours under the completion: what OpenAI's form has no place for. */
+/* Ours in the body: what OpenAI's form has no place for. */
 static json_t *make_dllm(const struct line *line)
 {
-    assert(line->answer != NULL);
-    json_t *dllm = json_pack("{s:I, s:o, s:o}", "index", (json_int_t)line->prompt->index, "decode",
-                             make_decode(line->answer), "timing", make_timing(line));
+    assert(line->prompt->is_openai);
+    json_t *dllm = json_pack("{s:I, s:o}", "index", (json_int_t)line->prompt->index, "line_hash",
+                             make_line_hash(line->prompt));
+    if (line->answer == NULL) return dllm;
+    json_object_set_new(dllm, "decode", make_decode(line->answer));
+    json_object_set_new(dllm, "timing", make_timing(line));
     if (line->style->token_ids)
         json_object_set_new(dllm, "token_ids", make_token_ids(line->answer));
     return dllm;
@@ -230,8 +244,9 @@ static json_t *make_openai(struct line *line)
     char id[40], request_id[40];
     snprintf(id, sizeof id, "batch_req_%lld", index);
     snprintf(request_id, sizeof request_id, "req_%lld", index);
-    json_t *body =
-        is_good ? make_completion(line) : json_pack("{s:o}", "error", make_error(line->prompt));
+    json_t *body = is_good ? make_completion(line)
+                           : json_pack("{s:o, s:o}", "error", make_error(line->prompt), "dllm",
+                                       make_dllm(line));
     if (body == NULL) return NULL;
     json_t *response = json_pack("{s:i, s:s, s:o}", "status_code", is_good ? 200 : 400,
                                  "request_id", request_id, "body", body);

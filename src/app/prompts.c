@@ -612,3 +612,8 @@ enum prompts_status prompts_next(struct prompts *prompts, struct prompt *prompt,
     while (status == PROMPTS_READ && prompts->is_skipped);
     return status;
 }
+
+int64_t prompts_answered(const struct prompts *prompts)
+{
+    return prompts->n_answered;
+}

@@ -102,6 +102,9 @@ enum prompts_status prompts_next(struct prompts *prompts, struct prompt *prompt,
  * input had another line or its end. Only after the first line. */
 bool prompts_wait(struct prompts *prompts, int hurry_fd);
 
+/* Lines that were read past because they are answered. */
+int64_t prompts_answered(const struct prompts *prompts);
+
 /* The 1-based line that first held an OpenAI field which is ignored (model, user, metadata, store);
  * 0: none so far. */
 int64_t prompts_ignored_line(const struct prompts *prompts);

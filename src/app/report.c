@@ -144,12 +144,6 @@ void report_answered(struct report *report, int32_t n_effective, int32_t n_canva
     report->latencies[bucket_of(e2e_ns)]++;
 }
 
-void report_failed(struct report *report)
-{
-    assert(report->n_failed >= 0);
-    report->n_failed++;
-}
-
 uint64_t report_percentile_ns(const struct report *report, double fraction)
 {
     assert(fraction >= 0 && fraction <= 1);
@@ -186,7 +180,7 @@ static void format_span(char *text, size_t n_max, double span_s)
 static void format_status(const struct report *report, uint64_t now_ns, char *text, size_t n_max)
 {
     assert(n_max >= STATUS_BYTES_MAX);
-    int64_t n_done = report->n_answered + report->n_failed;
+    int64_t n_new = report->n_answered + report->n_failed, n_done = report->n_found + n_new;
     uint64_t elapsed_ns = now_ns - report->start_ns;
     size_t n = 0;
     n += (size_t)snprintf(text + n, n_max - n, "%lld", (long long)n_done);
@@ -197,9 +191,9 @@ static void format_status(const struct report *report, uint64_t now_ns, char *te
         n += (size_t)snprintf(text + n, n_max - n, ", %lld failed", (long long)report->n_failed);
     n += (size_t)snprintf(text + n, n_max - n, ", %.1f tokens/s",
                           rate(report->n_effective_tokens, elapsed_ns));
-    if (n_done == 0 || report->n_expected < n_done) return;
+    if (n_new == 0 || report->n_expected < n_done) return;
     char left[32];
-    double left_s = seconds(elapsed_ns) / (double)n_done * (double)(report->n_expected - n_done);
+    double left_s = seconds(elapsed_ns) / (double)n_new * (double)(report->n_expected - n_done);
     format_span(left, sizeof left, left_s);
     snprintf(text + n, n_max - n, ", %s left", left);
 }
@@ -219,7 +213,7 @@ static void draw_bar(struct report *report, const char *status)
     assert(!report->is_json);
     int n_columns = terminal_columns(report->stream) - 1, n_status = (int)strlen(status);
     int width = n_columns - n_status - 3;
-    int64_t n_done = report->n_answered + report->n_failed;
+    int64_t n_done = report->n_found + report->n_answered + report->n_failed;
     if (width > BAR_WIDTH_MAX) width = BAR_WIDTH_MAX;
     fputs("\r\033[K", report->stream);
     if (width >= 10 && report->n_expected >= n_done && report->n_expected > 0) {
@@ -241,10 +235,11 @@ static void print_progress_json(struct report *report, uint64_t now_ns)
     uint64_t elapsed_ns = now_ns - report->start_ns;
     assert(report->is_json);
     print_json(report,
-               json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:f}", "level", "info", "event",
-                         "progress", "answered", (json_int_t)report->n_answered, "failed",
-                         (json_int_t)report->n_failed, "expected", (json_int_t)report->n_expected,
-                         "elapsed_ns", (json_int_t)elapsed_ns, "effective_tokens_per_s",
+               json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f}", "level", "info", "event",
+                         "progress", "resumed", (json_int_t)report->n_found, "answered",
+                         (json_int_t)report->n_answered, "failed", (json_int_t)report->n_failed,
+                         "expected", (json_int_t)report->n_expected, "elapsed_ns",
+                         (json_int_t)elapsed_ns, "effective_tokens_per_s",
                          rate(report->n_effective_tokens, elapsed_ns)));
 }
 
@@ -284,19 +279,15 @@ static int median_error(const struct executor_counts *counts)
     return percent + 1;
 }
 
-static void print_summary_json(struct report *report, const struct executor_counts *counts,
-                               uint64_t elapsed_ns, bool is_stopped)
+/* What the summary and the manifest both tell. */
+static void add_figures(json_t *root, const struct report *report,
+                        const struct executor_counts *counts, uint64_t elapsed_ns)
 {
-    assert(report->is_json);
-    json_t *root =
-        json_pack("{s:s, s:s, s:b}", "level", "info", "event", "summary", "stopped", is_stopped);
+    assert(json_is_object(root));
     const struct {
         const char *key;
         int64_t value;
     } values[] = {
-        {"requests", report->n_answered + report->n_failed},
-        {"answered", report->n_answered},
-        {"failed", report->n_failed},
         {"effective_tokens", report->n_effective_tokens},
         {"canvas_tokens", report->n_canvas_tokens},
         {"forwards", counts->n_iterations},
@@ -309,7 +300,6 @@ static void print_summary_json(struct report *report, const struct executor_coun
         {"iterations_ns", (int64_t)counts->iterations_ns},
         {"compute_ns", (int64_t)counts->compute_ns},
         {"planning_ns", (int64_t)(counts->planning_ns + report->planning_ns)},
-        {"elapsed_ns", (int64_t)elapsed_ns},
     };
     for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
         json_object_set_new(root, values[i].key, json_integer((json_int_t)values[i].value));
@@ -335,7 +325,40 @@ static void print_summary_json(struct report *report, const struct executor_coun
                   (json_int_t)report_percentile_ns(report, 0.90), "p99",
                   (json_int_t)report_percentile_ns(report, 0.99));
     json_object_set_new(root, "e2e_ns", latency);
+}
+
+static void print_summary_json(struct report *report, const struct executor_counts *counts,
+                               uint64_t elapsed_ns, bool is_stopped)
+{
+    assert(report->is_json);
+    json_t *root = json_pack(
+        "{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I}", "level", "info", "event", "summary", "stopped",
+        is_stopped, "requests", (json_int_t)(report->n_answered + report->n_failed), "resumed",
+        (json_int_t)report->n_found, "answered", (json_int_t)report->n_answered, "failed",
+        (json_int_t)report->n_failed, "elapsed_ns", (json_int_t)elapsed_ns);
+    add_figures(root, report, counts, elapsed_ns);
     print_json(report, root);
+}
+
+char *report_manifest(const struct report *report, const struct report_manifest *manifest,
+                      const struct executor_counts *counts, uint64_t now_ns)
+{
+    uint64_t wall_ns = now_ns - report->start_ns;
+    int64_t n_failed = manifest->n_found_failed + report->n_failed;
+    int64_t n_lines = report->n_found + report->n_answered + report->n_failed;
+    assert(manifest->n_found_failed <= report->n_found);
+    json_t *figures = json_pack(
+        "{s:s, s:I, s:I, s:I, s:I, s:s, s:s, s:I, s:I}", "verdict",
+        manifest->is_complete ? "complete" : "incomplete", "lines", (json_int_t)n_lines, "answered",
+        (json_int_t)(n_lines - n_failed), "failed", (json_int_t)n_failed, "resumed",
+        (json_int_t)report->n_found, "program", manifest->program, "backend", manifest->backend,
+        "start_unix_ns", (json_int_t)manifest->start_unix_ns, "wall_ns", (json_int_t)wall_ns);
+    if (figures == NULL) return NULL;
+    add_figures(figures, report, counts, wall_ns);
+    json_t *root = json_pack("{s:o}", "manifest", figures);
+    char *line = root != NULL ? json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(root);
+    return line;
 }
 
 static void print_summary_text(struct report *report, const struct executor_counts *counts,
@@ -347,6 +370,9 @@ static void print_summary_text(struct report *report, const struct executor_coun
             is_stopped ? "stopped after" : "done,",
             (long long)(report->n_answered + report->n_failed), seconds(elapsed_ns),
             (long long)report->n_answered, (long long)report->n_failed);
+    if (report->n_found > 0)
+        fprintf(stream, "  resumed    %10lld lines      (answered before)\n",
+                (long long)report->n_found);
     if (report->n_answered == 0) return;
     fprintf(stream, "  effective  %10.1f tokens/s  (%lld tokens, up to the stop token)\n",
             rate(report->n_effective_tokens, elapsed_ns), (long long)report->n_effective_tokens);

@@ -34,6 +34,7 @@ struct report {
     size_t slot_bytes;  /* of the KV cache: one position, all layers */
     /* Counts of the run. */
     int64_t n_answered, n_failed;
+    int64_t n_found;            /* lines that were answered before the run */
     int64_t n_effective_tokens; /* generated, up to and including the stop token */
     int64_t n_canvas_tokens;    /* all that were to be generated */
     int64_t n_latencies, latencies[REPORT_BUCKETS]; /* end to end */
@@ -62,7 +63,10 @@ void report_memory(struct report *report, const struct memory_plan *memory);
 /* Counts one line of output: an answer with `n_effective` of `n_canvas` tokens, complete `e2e_ns`
  * after its line was read; or an error. */
 void report_answered(struct report *report, int32_t n_effective, int32_t n_canvas, uint64_t e2e_ns);
-void report_failed(struct report *report);
+static inline void report_failed(struct report *report)
+{
+    report->n_failed++;
+}
 
 /* Shows the progress if it is time to; cheap enough for every iteration. */
 void report_tick(struct report *report, uint64_t now_ns);
@@ -72,6 +76,17 @@ uint64_t report_percentile_ns(const struct report *report, double fraction);
 
 /* Removes the bar, so that another message may follow. */
 void report_clear(struct report *report);
+
+/* The summary's figures as the record that ends an output, and those of the file with what was
+ * found in it; heap. NULL: out of memory. */
+struct report_manifest {
+    const char *program, *backend;
+    uint64_t start_unix_ns;
+    int64_t n_found_failed; /* of report.n_found */
+    bool is_complete;
+};
+char *report_manifest(const struct report *report, const struct report_manifest *manifest,
+                      const struct executor_counts *counts, uint64_t now_ns);
 
 /* The summary; not with -q. `is_stopped`: the run was interrupted. */
 void report_summary(struct report *report, const struct executor_counts *counts, uint64_t now_ns,

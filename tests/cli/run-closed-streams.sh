@@ -7,7 +7,7 @@ $run p.jsonl -o - >&-
 echo "exit $?"
 $run p.jsonl -o a.jsonl <&- >&- 2>&-
 echo "exit $?"
-jq -c .index a.jsonl
+jq -c '.index // empty' a.jsonl
 $run p.jsonl -o missing/x <&- >&- 2>&-
 echo "exit $?"
 dllm-batch --version >&-

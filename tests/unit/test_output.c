@@ -104,6 +104,9 @@ Test(output, an_existing_file_needs_force_and_the_input_is_never_overwritten)
     write_file("in.jsonl");
     write_file("there");
     cr_assert_eq(symlink("in.jsonl", "link"), 0);
+    cr_assert(choose("in.jsonl", "there"), "run looks whether it is its own");
+    cr_assert(place.exists && !place.overwrite);
+    options.subcommand = SUBCOMMAND_REPLAY;
     cr_assert(!choose("in.jsonl", "there"));
     cr_assert_eq(err.code, ERROR_CREATE);
     cr_assert_not_null(strstr(err.message, "there exists already; use -f"));
@@ -137,6 +140,7 @@ static struct prompt make_prompt(void)
 {
     return (struct prompt){.index = 6,
                            .line = 7,
+                           .line_hash = UINT64_C(0x0123456789ABCDEF),
                            .has_id = true,
                            .id = {.data = "a\"b", .n = 3},
                            .message = "",
@@ -182,7 +186,8 @@ Test(output, an_answer_has_the_documented_keys_in_order)
     with_ids.token_ids = true;
     cr_assert_str_eq(
         line_of(&with_ids, &prompt, &answer),
-        "{\"id\":\"a\\\"b\",\"index\":6,\"text\":null,\"finish_reason\":\"stop\","
+        "{\"id\":\"a\\\"b\",\"index\":6,\"line_hash\":\"0123456789abcdef\",\"text\":null,\"finish_"
+        "reason\":\"stop\","
         "\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":3},"
         "\"decode\":{\"steps\":3,\"blocks\":1,\"refresh_steps\":3,\"reuse_steps\":0,\"positions\":"
         "0},"
@@ -228,7 +233,8 @@ Test(output, a_failure_has_code_message_and_line)
     prompt.code = PROMPT_MISSING;
     prompt.message = "prompt is empty";
     cr_assert_str_eq(line_of(&style, &prompt, NULL),
-                     "{\"id\":\"a\\\"b\",\"index\":6,\"error\":{\"code\":\"missing_prompt\","
+                     "{\"id\":\"a\\\"b\",\"index\":6,\"line_hash\":\"0123456789abcdef\",\"error\":{"
+                     "\"code\":\"missing_prompt\","
                      "\"message\":\"prompt is empty\",\"line\":7}}");
     prompt.has_id = false;
     cr_assert_not_null(strstr(line_of(&style, &prompt, NULL), "{\"id\":null,"));
@@ -243,7 +249,8 @@ Test(output, openai_failures_show_in_status_code_body_and_error)
     cr_assert_str_eq(line_of(&style, &prompt, NULL),
                      "{\"id\":\"batch_req_6\",\"custom_id\":\"a\\\"b\",\"response\":{"
                      "\"status_code\":400,\"request_id\":\"req_6\",\"body\":{\"error\":{"
-                     "\"code\":\"missing_prompt\",\"message\":\"m\",\"line\":7}}},"
+                     "\"code\":\"missing_prompt\",\"message\":\"m\",\"line\":7},"
+                     "\"dllm\":{\"index\":6,\"line_hash\":\"0123456789abcdef\"}}},"
                      "\"error\":{\"code\":\"missing_prompt\",\"message\":\"m\",\"line\":7}}");
 }
 
@@ -385,16 +392,30 @@ static void put(struct output *output, int32_t slot, const char *line)
 
 static void close_output(struct output *output)
 {
-    bool is_broken_pipe;
-    cr_assert(output_close(output, &is_broken_pipe, &err), "%s", err.message);
-    cr_assert(!is_broken_pipe);
+    struct output_end end;
+    cr_assert(output_close(output, NULL, &end, &err), "%s", err.message);
+    cr_assert(!end.is_broken_pipe);
+}
+
+/* At `place`. */
+static struct output *open_output(void)
+{
+    struct output *output;
+    cr_assert(output_open(&output, &place, &options, NULL, &err), "%s", err.message);
+    return output;
+}
+
+static off_t file_bytes(const char *name)
+{
+    struct stat status;
+    cr_assert_eq(stat(name, &status), 0);
+    return status.st_size;
 }
 
 Test(output, lines_go_out_as_they_come)
 {
-    struct output *output;
     cr_assert(choose("a.jsonl", "x.zst"));
-    cr_assert(output_open(&output, &place, false, &err));
+    struct output *output = open_output();
     cr_assert(output_start_window(output, 2, &err));
     put(output, 1, "b");
     put(output, 0, "a");
@@ -404,9 +425,9 @@ Test(output, lines_go_out_as_they_come)
 
 Test(output, ordered_lines_wait_for_earlier_ones)
 {
-    struct output *output;
     cr_assert(choose("a.jsonl", "x"));
-    cr_assert(output_open(&output, &place, true, &err));
+    options.ordered = true;
+    struct output *output = open_output();
     cr_assert(output_start_window(output, 3, &err));
     put(output, 2, "c");
     put(output, 0, "a");
@@ -421,12 +442,11 @@ Test(output, ordered_lines_wait_for_earlier_ones)
 
 Test(output, a_group_is_flushed_at_64_kib)
 {
-    struct output *output;
     static char line[33000];
     memset(line, 'x', sizeof line - 1);
     struct stat status;
     cr_assert(choose("a.jsonl", "x.zst"));
-    cr_assert(output_open(&output, &place, false, &err));
+    struct output *output = open_output();
     put(output, 0, line);
     cr_assert_eq(stat("x.zst", &status), 0);
     cr_assert_eq(status.st_size, 0);
@@ -437,29 +457,80 @@ Test(output, a_group_is_flushed_at_64_kib)
     close_output(output);
 }
 
-Test(output, a_waiting_line_is_flushed_after_two_seconds)
+Test(output, a_waiting_line_is_flushed_after_two_seconds_or_as_said)
+{
+    static const struct {
+        double said_s;
+        useconds_t wait_us;
+    } cases[] = {{2, 2100000}, {0.25, 300000}, {0, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        options.flush_every = cases[i].said_s;
+        options.force = true;
+        cr_assert(choose("a.jsonl", "x"));
+        struct output *output = open_output();
+        put(output, 0, "a");
+        cr_assert_eq(file_bytes("x"), cases[i].said_s > 0 ? 0 : 2);
+        cr_assert(output_tick(output, &err));
+        usleep(cases[i].wait_us);
+        cr_assert(output_tick(output, &err));
+        cr_assert_eq(file_bytes("x"), 2);
+        close_output(output);
+    }
+}
+
+Test(output, header_and_manifest_stand_in_frames_of_their_own)
 {
     struct output *output;
-    struct stat status;
-    cr_assert(choose("a.jsonl", "x"));
-    cr_assert(output_open(&output, &place, false, &err));
+    struct output_end end;
+    cr_assert(choose("a.jsonl", "x.zst"));
+    cr_assert(output_open(&output, &place, &options, "{\"header\":1}", &err));
+    off_t header_bytes = file_bytes("x.zst");
+    check_file("x.zst", "{\"header\":1}\n");
     put(output, 0, "a");
-    cr_assert(output_tick(output, &err));
-    usleep(2100000);
-    cr_assert(output_tick(output, &err));
-    cr_assert_eq(stat("x", &status), 0);
-    cr_assert_eq(status.st_size, 2);
-    close_output(output);
+    put(output, 0, "b");
+    cr_assert(output_flush(output, &err));
+    off_t answers_bytes = file_bytes("x.zst");
+    cr_assert(output_close(output, "{\"manifest\":1}", &end, &err));
+    cr_assert_eq(end.n_safe, 2);
+    check_file("x.zst", "{\"header\":1}\na\nb\n{\"manifest\":1}\n");
+    cr_assert_eq(truncate("x.zst", answers_bytes), 0);
+    check_file("x.zst", "{\"header\":1}\na\nb\n");
+    cr_assert_eq(truncate("x.zst", header_bytes), 0);
+    check_file("x.zst", "{\"header\":1}\n");
+}
+
+Test(output, a_file_is_gone_on_with_behind_what_is_kept)
+{
+    for (int i = 0; i < 2; i++) {
+        const char *name = i == 0 ? "x" : "x.zst";
+        cr_assert(choose("a.jsonl", name));
+        cr_assert(place.is_file && !place.exists);
+        struct output *output = open_output();
+        put(output, 0, "a");
+        cr_assert(output_flush(output, &err));
+        off_t kept_bytes = file_bytes(name);
+        put(output, 0, "torn");
+        close_output(output);
+        cr_assert(choose("a.jsonl", name));
+        cr_assert(place.is_file && place.exists);
+        place.keep_bytes = kept_bytes;
+        output = open_output();
+        cr_assert_eq(file_bytes(name), kept_bytes);
+        put(output, 0, "b");
+        close_output(output);
+        check_file(name, "a\nb\n");
+    }
 }
 
 Test(output, a_full_disk_is_told)
 {
-    struct output *output;
-    bool is_broken_pipe;
+    struct output_end end;
     cr_assert(choose("a.jsonl", "/dev/full"));
-    cr_assert(output_open(&output, &place, false, &err));
+    cr_assert(!place.is_file);
+    struct output *output = open_output();
     put(output, 0, "a");
-    cr_assert(!output_close(output, &is_broken_pipe, &err));
+    cr_assert(!output_close(output, NULL, &end, &err));
     cr_assert_eq(err.code, ERROR_IO);
-    cr_assert(!is_broken_pipe);
+    cr_assert(!end.is_broken_pipe);
+    cr_assert_eq(end.n_safe, 0);
 }

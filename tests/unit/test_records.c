@@ -68,6 +68,15 @@ Test(records, a_scheduled_arrival_counts_before_the_admission)
     cr_assert_float_eq(records.queue_s.p50, 1.0, 1e-9);
 }
 
+Test(records, header_and_manifest_are_no_answers)
+{
+    cr_assert(read_text("{\"header\":{\"format\":1}}\n" ANSWER(TIMES) FAILURE
+                        "{\"manifest\":{\"lines\":2,\"e2e_ns\":{}}}\n"),
+              "%s", err.message);
+    cr_assert_eq(records.n, 1);
+    cr_assert_eq(records.n_failed, 1);
+}
+
 Test(records, openai_envelopes_are_read_too)
 {
     cr_assert(

@@ -1,0 +1,396 @@
+#!/usr/bin/env python3
+"""Kills runs and goes on with them: whatever happens to the process or to the end of its output, in
+the end every line has exactly one answer, the one that an undisturbed run gives. And what run
+refuses to go on with, or says about it. Times and tears are random; the seed is printed.
+
+Usage: resume.py EXECUTABLE [SEED]
+"""
+
+import json
+import os
+import pathlib
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PROMPTS = ROOT / "data" / "prompts" / "demo.jsonl"
+MODEL = ROOT / "data" / "models" / "tiny-llada"
+KILLS_MIN = 64
+KILLING_SECONDS_MAX = 100  # for builds with sanitizers
+RUN_SECONDS_MAX = 60
+
+
+def make_lines():
+    """60 lines: short prompts, settings of their own, and each kind of bad line."""
+    lines = PROMPTS.read_text(encoding="utf-8").splitlines()[:48]
+    prompts = [json.loads(line) for line in lines]
+    prompts += [{"id": f"count-{i}", "prompt": f"Count: {'a ' * i}"} for i in range(1, 5)]
+    for i in (5, 17, 29):
+        prompts[i] |= {"gen_length": 8, "seed": i, "temperature": 0.5, "threshold": 0}
+    lines = [json.dumps(prompt) for prompt in prompts]
+    body = {"messages": [{"role": "user", "content": "Add 1 and 2."}], "max_tokens": 16}
+    batch = {"custom_id": "o1", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    lines[20:20] = [
+        "no JSON", '{"prompt": "Add 3 and 4."}', lines[3], "", "[1]",
+        '{"id": "empty", "prompt": ""}',
+        json.dumps(batch), json.dumps(batch | {"custom_id": "o2", "body": {"n": 3}}),
+        json.dumps(batch),
+    ]
+    return lines
+
+
+class Box:
+    """A folder with an input, and the program in it."""
+
+    def __init__(self, program, folder, name="out.jsonl.zst"):
+        self.program, self.folder = program, folder
+        self.input, self.output = folder / "in.jsonl", folder / name
+        self.write(make_lines())
+
+    def write(self, lines):
+        self.lines = lines
+        self.input.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+    def command(self, *options):
+        words = [self.program, "run", "-m", MODEL, "--threads", "1", "--cpu-isa", "generic",
+                 "-o", self.output, *options, self.input]
+        return [str(word) for word in words]
+
+    def start(self, *options):
+        return subprocess.Popen(self.command(*options), stdout=subprocess.DEVNULL,
+                                stderr=subprocess.PIPE, text=True)
+
+    def run(self, *options, **rest):
+        """Exit status and what it said."""
+        done = subprocess.run(self.command(*options), capture_output=True, text=True,
+                              timeout=RUN_SECONDS_MAX, check=False, **rest)
+        return done.returncode, done.stderr
+
+    def text(self):
+        data = self.output.read_bytes()
+        if self.output.suffix == ".zst":
+            done = subprocess.run(["zstd", "-dc"], input=data, capture_output=True, check=False)
+            assert done.returncode == 0, done.stderr
+            data = done.stdout
+        return data.decode()
+
+    def records(self):
+        """(header, answers by id and index, manifest); each once, in this order."""
+        header, *answers, manifest = map(json.loads, self.text().splitlines())
+        assert list(header) == ["header"] and list(manifest) == ["manifest"], (header, manifest)
+        found = {}
+        for answer in answers:
+            key, plain = identity(answer), without_timing(answer)
+            assert key not in found, f"{key} is answered twice"
+            found[key] = plain
+        return header["header"], found, manifest["manifest"]
+
+
+def identity(answer):
+    index = answer["response"]["body"]["dllm"]["index"] if "response" in answer else answer["index"]
+    return answer.get("custom_id", answer.get("id")), index
+
+
+def without_timing(value):
+    if isinstance(value, list):
+        return [without_timing(entry) for entry in value]
+    if isinstance(value, dict):
+        return {k: without_timing(entry) for k, entry in value.items() if k != "timing"}
+    return value
+
+
+def texts(answers):
+    return {key[0]: answer.get("text") for key, answer in answers.items()}
+
+
+def tear(path, chance):
+    """What a power cut, or a disk, may leave behind the last answers; the header stays."""
+    data = path.read_bytes() if path.exists() else b""
+    kind = chance.randrange(4)
+    if kind == 0:
+        path.write_bytes(data[: max(600, len(data) - chance.randrange(1, 300))])
+    elif kind == 1:
+        path.write_bytes(data + bytes(chance.randrange(1, 9000)))
+    elif kind == 2:
+        path.write_bytes(data + chance.randbytes(chance.randrange(1, 5000)))
+    else:
+        cut = data[: max(600, len(data) - chance.randrange(1, 300))]
+        path.write_bytes(cut + bytes(chance.randrange(1, 300)))
+
+
+def kill_until_complete(box, options, chance, whole_s):
+    """The number of kills that it took. `whole_s`: what an undisturbed run takes."""
+    n_kills = 0
+    while True:
+        child = box.start("--window", "4", "--flush-every", "0.01", *options)
+        try:
+            child.wait(chance.uniform(0.02, 0.25) * whole_s * 1.02**n_kills)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            n_kills += 1
+        message = child.communicate()[1]
+        if child.returncode != -signal.SIGKILL:
+            assert child.returncode == 1, (child.returncode, message)
+            return n_kills
+        if chance.random() < 0.5 and box.output.exists() and box.output.stat().st_size > 900:
+            tear(box.output, chance)
+
+
+# ---- the checks: each gets the program, a folder of its own and the seed ----
+
+
+def check_kills(program, folder, seed):
+    """killed and torn at random, runs still end with the answers of an undisturbed one"""
+    chance, n_kills, n_rounds = random.Random(seed), 0, 0
+    box = Box(program, folder, "whole.jsonl")
+    begin = time.monotonic()
+    assert box.run("--window", "4", "--flush-every", "0.01")[0] == 1
+    whole_s = time.monotonic() - begin
+    _, expected, manifest = box.records()
+    assert manifest["verdict"] == "complete" and manifest["resumed"] == 0, manifest
+    assert len(expected) == manifest["lines"] == 60, manifest
+    assert manifest["answered"] == sum("error" not in a or a["error"] is None
+                                       for a in expected.values())
+    rounds = [("a.jsonl.zst", []), ("b.jsonl", []), ("c.jsonl.zst", ["--ordered"])]
+    while n_kills < KILLS_MIN and time.monotonic() < begin + KILLING_SECONDS_MAX:
+        name, options = rounds[n_rounds % len(rounds)]
+        box = Box(program, folder, f"{n_rounds}{name}")
+        n_kills += kill_until_complete(box, options, chance, whole_s)
+        n_rounds += 1
+        _, answers, manifest = box.records()
+        assert answers == expected, f"round {n_rounds}: {set(answers) ^ set(expected)}"
+        assert manifest["verdict"] == "complete" and manifest["lines"] == 60, manifest
+        before = box.output.read_bytes()
+        status, message = box.run()
+        assert status == 1 and "nothing is left to do" in message, message
+        assert box.output.read_bytes() == before, "a run without work changed the file"
+    print(f"# {n_kills} kills in {n_rounds} rounds, seed {seed}")
+
+
+def check_stop(program, folder, _seed):
+    """SIGTERM ends with a manifest that says incomplete, and the same command goes on"""
+    box = Box(program, folder)
+    child = box.start("--window", "2", "--flush-every", "0")
+    while not box.output.exists() or box.output.stat().st_size < 900:
+        time.sleep(0.002)
+    child.terminate()
+    message = child.communicate()[1]
+    assert child.returncode == 75 and "the same command goes on" in message, message
+    _, answers, manifest = box.records()
+    assert 0 < manifest["lines"] == len(answers) < 60, manifest
+    assert manifest["verdict"] == "incomplete", manifest
+    n_first = manifest["lines"]
+    status, message = box.run("--log-format", "json", "--progress", "never")
+    assert status == 1, message
+    _, answers, manifest = box.records()
+    assert len(answers) == manifest["lines"] == 60 and manifest["resumed"] == n_first, manifest
+    assert manifest["verdict"] == "complete"
+    summary = json.loads(message.splitlines()[-1])
+    assert summary["resumed"] == n_first and summary["requests"] == 60 - n_first, summary
+
+
+def check_failures_count(program, folder, _seed):
+    """lines that failed before count in the exit status of a run without work"""
+    box = Box(program, folder)
+    box.write(box.lines[:8])
+    assert box.run()[0] == 0
+    status, message = box.run()
+    assert status == 0 and "nothing is left to do" in message, message
+    box.write(box.lines + ["bad"])
+    assert box.run()[0] == 1
+    box.write(box.lines[:8] + ["bad", *make_lines()[8:10]])
+    assert box.run()[0] == 1
+    assert len(box.records()[1]) == 11
+
+
+def check_settings(program, folder, _seed):
+    """a changed setting is refused by name; -f begins anew, --resume=force goes on"""
+    box = Box(program, folder)
+    assert box.run("--limit", "10", "--threshold", "0.9")[0] == 0
+    before = box.output.read_bytes()
+    status, message = box.run("--threshold", "0.8")
+    assert status == 64 and "was begun with --threshold 0.9, now 0.8; -f begins anew" in message
+    status, message = box.run("--threshold", "0.9", "--no-chat")
+    assert status == 64 and "begun without --no-chat, now with it" in message, message
+    assert box.output.read_bytes() == before, "a refused run changed the file"
+    assert box.run("--threshold", "0.9", "--rows", "256", "--limit", "11")[0] == 0
+    assert box.run("--threshold", "0.8", "--resume", "force", "--limit", "12")[0] == 0
+    header, answers, manifest = box.records()
+    assert len(answers) == 12 and header["settings"] == {"threshold": "0.9"}
+    assert manifest["resumed"] == 11, manifest
+    assert box.run("--threshold", "0.8", "-f", "--limit", "3")[0] == 0
+    header, answers, _ = box.records()
+    assert len(answers) == 3 and header["settings"] == {"threshold": "0.8"}
+
+
+def check_lines(program, folder, _seed):
+    """a changed line is refused with its place, unless forced; grown and re-ordered input is not"""
+    box = Box(program, folder)
+    prompts = [line for line in make_lines() if line.startswith('{"id"')][:12]
+    box.write(prompts[:6])
+    assert box.run()[0] == 0
+    first = box.records()[1]
+    box.write(prompts[11:5:-1] + prompts[5::-1])
+    status, message = box.run()
+    assert status == 0 and "has the answers to 6 lines already" in message, message
+    second = texts(box.records()[1])
+    assert len(second) == 12
+    assert all(second[key[0]] == answer["text"] for key, answer in first.items())
+    changed = json.loads(prompts[2])
+    box.write([*prompts[:2], json.dumps(changed | {"prompt": "Add 1 and 1."}), *prompts[3:]])
+    before = box.output.read_bytes()
+    status, message = box.run()
+    assert status == 65 and f"in.jsonl:3: " in message and changed["id"] in message, message
+    assert box.output.read_bytes() == before, "a refused run changed the file"
+    status, message = box.run("--resume=force")
+    assert status == 0 and "nothing is left" in message, message
+    assert texts(box.records()[1]) == second
+
+
+def check_foreign(program, folder, _seed):
+    """files of others are refused; empty ones and those torn inside the header are ours"""
+    box = Box(program, folder)
+    box.write(box.lines[:4])
+    foreign = subprocess.run(["zstd", "-qc", box.input], capture_output=True, check=True).stdout
+    for content in (b"precious", foreign, b"\x1f\x8b\x08"):
+        box.output.write_bytes(content)
+        for options in ([], ["--resume=force"]):
+            status, message = box.run(*options)
+            assert status == 73 and "exists already; use -f to overwrite it" in message, message
+        assert box.output.read_bytes() == content
+    assert box.run("-f")[0] == 0
+    whole = box.output.read_bytes()
+    expected = box.records()[1]
+    for content in (b"", whole[:2], whole[:60], whole[:120], bytes(300), whole[:60] + bytes(40)):
+        box.output.write_bytes(content)
+        status, message = box.run()
+        assert status == 0, message
+        assert box.records()[1] == expected
+
+
+def check_damage(program, folder, _seed):
+    """damage before whole answers is refused with its byte, and cut there by force"""
+    box = Box(program, folder)
+    box.write(make_lines()[:12])
+    assert box.run("--flush-every", "0", "--window", "2")[0] == 0
+    expected = box.records()[1]
+    damaged = bytearray(box.output.read_bytes())
+    damaged[len(damaged) // 2] ^= 0x55
+    box.output.write_bytes(damaged)
+    status, message = box.run()
+    assert status == 65 and "is damaged at byte" in message and "--resume=force" in message, message
+    assert box.output.read_bytes() == damaged, "a refused run changed the file"
+    status, message = box.run("--resume=force")
+    assert status == 0 and "left from a broken write" in message, message
+    assert box.records()[1] == expected
+
+
+def check_full_disk(program, folder, _seed):
+    """a full disk says how many answers are safe, and the run goes on when there is room"""
+    for name in ("full.jsonl.zst", "full.jsonl"):
+        box = Box(program, folder, name)
+
+        def limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+
+        status, message = box.run("--window", "4", "--flush-every", "0", preexec_fn=limit,
+                                  restore_signals=False)
+        assert status == 74 and "writing " in message, (status, message)
+        n_safe = int(message.split("lines that are safe in it: ")[1].split(",")[0])
+        assert box.output.stat().st_size == 6000, (box.output.stat(), message)
+        status, message = box.run()
+        assert status == 1, message
+        assert f"has the answers to {n_safe} lines already" in message, (n_safe, message)
+        assert len(box.records()[1]) == 60
+
+
+def check_pipes(program, folder, _seed):
+    """standard output, pipes and devices get lines of answers only"""
+    box = Box(program, folder)
+    box.write(make_lines()[:3])
+    command = [*box.command("-q", "--no-compress")]
+    command[command.index("-o") + 1] = "-"
+    with open(folder / "redirected", "wb") as target:
+        subprocess.run(command, stdout=target, check=True)
+    piped = subprocess.run(command, capture_output=True, check=True).stdout
+    for text in ((folder / "redirected").read_text(), piped.decode()):
+        assert ["id" in json.loads(line) for line in text.splitlines()] == 3 * [True]
+
+
+def check_strict_and_preview(program, folder, _seed):
+    """--dry-run changes nothing, --strict checks answered lines as well"""
+    box = Box(program, folder)
+    box.write(make_lines()[:6])
+    assert box.run("--limit", "3", "--strict")[0] == 0
+    before = box.output.read_bytes()
+    assert box.run("--dry-run", "--threshold", "0.1")[0] == 0
+    assert box.output.read_bytes() == before
+    box.write([*make_lines()[:6], "bad"])
+    assert box.run("--strict")[0] == 65
+    assert box.output.read_bytes() == before
+    box.write(make_lines()[:6])
+    assert box.run("--strict")[0] == 0
+    assert len(box.records()[1]) == 6
+
+
+def check_two(program, folder, _seed):
+    """while one run writes the output, a second is refused and leaves it alone"""
+    box = Box(program, folder)
+    child = box.start("--window", "1", "--flush-every", "0", "--cache", "none", "--threshold", "0")
+    while not box.output.exists() or box.output.stat().st_size < 600:
+        time.sleep(0.002)
+    for options in ([], ["-f"]):
+        status, message = box.run("--cache", "none", "--threshold", "0", *options)
+        assert status == 73 and "is being written by another run" in message, message
+    assert child.communicate() and child.returncode == 1
+    assert len(box.records()[1]) == 60
+
+
+def check_backend(program, folder, _seed):
+    """another backend goes on, with a note"""
+    box = Box(program, folder)
+    box.write(make_lines()[:4])
+    assert box.run("--limit", "2")[0] == 0
+    status, message = box.run("--backend", "ref")
+    assert status == 0 and "was begun by dllm-batch" in message and "on cpu generic" in message
+    assert len(box.records()[1]) == 4
+
+
+CHECKS = [check_kills, check_stop, check_failures_count, check_settings, check_lines, check_foreign,
+          check_damage, check_full_disk, check_pipes, check_strict_and_preview, check_two,
+          check_backend]
+
+
+def main():
+    program = pathlib.Path(sys.argv[1]).resolve()
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    os.environ.pop("DLLM_BATCH_MODEL", None)
+    if shutil.which("zstd") is None:
+        print("1..0 # SKIP without zstd")
+        return
+    print(f"1..{len(CHECKS)}")
+    n_failed = 0
+    for number, check in enumerate(CHECKS, 1):
+        problem = None
+        with tempfile.TemporaryDirectory(prefix="dllm-resume-") as folder:
+            try:
+                check(program, pathlib.Path(folder), seed)
+            except (AssertionError, KeyError, IndexError, ValueError, OSError,
+                    subprocess.SubprocessError) as failure:
+                problem = failure
+        n_failed += problem is not None
+        print(f"{'ok' if problem is None else 'not ok'} {number} - {check.__doc__}", flush=True)
+        if problem is not None:
+            line = problem.__traceback__.tb_next.tb_lineno
+            print(f"# line {line}: {type(problem).__name__}: {str(problem)[:2000]}")
+    sys.exit(1 if n_failed else 0)
+
+
+if __name__ == "__main__":
+    main()
