@@ -72,6 +72,8 @@ static bool open_engine(struct replay *replay, struct error *err)
         return false;
     planning->input.options.n_rows_max = replay->engine.limits.planning.n_rows_max;
     planning->input.options.n_slots = replay->engine.limits.planning.n_slots;
+    if (!replay->has_profile) /* else the plan chooses */
+        planning->input.options.n_rows_target = replay->engine.limits.planning.n_rows_target;
     planning->input.options.n_requests_max = options.n_requests_max;
     return true;
 }
@@ -278,7 +280,7 @@ static bool run_engine(struct replay *replay, struct error *err)
     bool is_ok =
         executor_run(replay->engine.executor, planning->requests, input.n_requests, &events, err);
     if (replay->tick_failure.code != ERROR_NONE) *err = replay->tick_failure;
-    if (!is_ok && err->code == ERROR_STOPPED)
+    if (!is_ok && err->code == ERROR_STOPPED && interrupt_requested())
         error_set(err, ERROR_STOPPED, "stopped; answers done: %" PRId32 " of %" PRId32,
                   plan->n_requests, input.n_requests);
     if (!is_ok || !replay->has_profile) input.cost = NULL;

@@ -212,6 +212,7 @@ static bool plan_window(struct run *run, const struct window *window, struct err
                                .tokens_per_step = run->options->tokens_per_step,
                                .keeps_runs = true};
     bool is_ok = true;
+    input.options.n_rows_target = 0; /* the plan chooses */
     if (input.phases != NULL) {
         is_ok = input.options.policy == POLICY_PLANNED ? plan_make_best(&plan, &input, err)
                                                        : plan_make(&plan, &input, err);
@@ -348,7 +349,8 @@ static bool answer_all(struct run *run, struct error *err)
         }
         if (!window->is_last) start_filling(run, &run->windows[1 - i]);
         if (!answer_window(run, window, err))
-            return err->code == ERROR_STOPPED ? set_stopped(run, err) : false;
+            return interrupt_requested() && err->code == ERROR_STOPPED ? set_stopped(run, err)
+                                                                       : false;
         if (!window->is_last) continue;
         *err = window->failure;
         return err->code == ERROR_NONE;

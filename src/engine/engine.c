@@ -10,13 +10,13 @@
  * with windows of 16 rows keep 256 positions each. */
 #define SLOTS_PER_ROW 16
 
-/* Rows below which blocks begin, when nothing was measured and nobody says: else the plan knows. */
+/* Rows below which blocks begin, when nobody says; a plan on a profile knows better. */
 static int32_t choose_target(const struct engine_options *options, const struct backend *backend,
                              int32_t n_rows_max)
 {
-    bool is_chosen = options->n_rows_max > 0 || options->cost != NULL;
     assert(backend->n_rows_target >= 0);
-    return is_chosen || backend->n_rows_target >= n_rows_max ? 0 : backend->n_rows_target;
+    return options->n_rows_max > 0 || backend->n_rows_target >= n_rows_max ? 0
+                                                                           : backend->n_rows_target;
 }
 
 /* Rows of an iteration: a request must fit whole, and a batch should fill the machine. */

@@ -379,6 +379,7 @@ static int32_t learn(struct executor *executor, const struct flight *flight,
     int32_t n_left;
     if (is_broken(executor, flight, item, running)) return -1;
     int32_t n = take_commits(executor, flight, item, &n_left);
+    if (running->n_forwards == 0) running->times.first_forward_ns = flight->done.begin_ns;
     running->n_forwards++;
     running->n_refreshes += item->is_refresh;
     running->n_blocks += item->begins_block;
@@ -398,14 +399,17 @@ static bool look_at(struct executor *executor, struct flight *flight, struct fli
     bool was_over = running->is_over;
     int32_t n = was_over ? -1 : learn(executor, flight, item, running);
     running->n_in_flight--;
-    if (!flight->is_reported) {
+    if (was_over && !flight->is_reported) {
+        planner_end(executor->planner, item->request, running->end_block, true);
+    } else if (!flight->is_reported) {
         item->outcome = n < 0 ? STEP_END : advance(executor, running, n);
         planner_report(executor->planner, item->request, item->outcome, running->block_index);
     } else if (n < 0 && !was_over && item->outcome != STEP_END && running->n_in_flight == 0) {
-        planner_end(executor->planner, item->request);
+        planner_end(executor->planner, item->request, item->block, false);
     }
     if (was_over || (n >= 0 && item->outcome != STEP_END)) return true;
     running->is_over = true;
+    running->end_block = item->block;
     running->times.finished_ns = flight->done.end_ns;
     executor->n_running--;
     return give_answer(executor, running, events, err);
@@ -451,7 +455,9 @@ static void report_ahead(struct executor *executor, struct flight *flight)
         struct flight_item *item = &flight->items[i];
         struct running *running = &executor->running[item->request];
         item->outcome = running->is_over ? STEP_END : advance(executor, running, item->n_commits);
-        planner_report(executor->planner, item->request, item->outcome, running->block_index);
+        if (running->is_over)
+            planner_end(executor->planner, item->request, running->end_block, true);
+        else planner_report(executor->planner, item->request, item->outcome, running->block_index);
     }
     flight->is_reported = true;
 }
@@ -491,8 +497,9 @@ static bool run_iteration(struct executor *executor, const struct plan_iteration
     executor_build(executor, iteration, flight);
     submit(executor, flight, executor_shape_key(executor));
     if (before && !look(executor, before, events, err)) return false;
-    if (!flight->is_certain || executor->model->backend->n_steps_ahead == 0)
-        return look(executor, flight, events, err);
+    bool goes_ahead = flight->is_certain && executor->model->backend->n_steps_ahead > 0;
+    /* Who arrives while this one runs is to take part in the next. */
+    if (!goes_ahead || iteration->awaits_arrivals) return look(executor, flight, events, err);
     report_ahead(executor, flight);
     executor->pending = flight;
     return true;

@@ -183,6 +183,7 @@ static void add_item(struct executor *executor, const struct plan_item *planned,
     int32_t n_positions = planned->shape.n_rows * running->phases.n_twins;
     assert(!running->is_over);
     *item = (struct flight_item){.request = planned->request,
+                                 .block = planned->block,
                                  .n_positions = n_positions,
                                  .pick_begin = executor->batch.n_picks,
                                  .is_refresh = planned->shape.phase == PHASE_REFRESH,
@@ -193,7 +194,6 @@ static void add_item(struct executor *executor, const struct plan_item *planned,
     add_commit(executor, running, flight, item);
     cost_add_step(&flight->done.load, &running->phases, &planned->shape, item->n_picks);
     if (item->is_refresh) flight->done.n_refresh_rows += n_positions;
-    if (running->n_asked == 0) running->times.first_forward_ns = flight->done.begin_ns;
     running->n_asked++;
     running->n_in_flight++;
 }

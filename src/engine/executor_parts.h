@@ -20,14 +20,15 @@ struct running {
     int32_t stop_cell;  /* first stop token of the complete prefix, or -1 */
     int32_t n_forwards, n_refreshes, n_blocks;
     int64_t n_positions;
-    bool is_over;      /* its answer is given */
+    bool is_over;      /* its answer is given; if it stopped, */
+    int32_t end_block; /* in a step of this block */
     char failure[160]; /* why it cannot go on; "": it can */
     struct answer_times times;
 };
 
 /* A request's step in an iteration. */
 struct flight_item {
-    int32_t request, n_positions;
+    int32_t request, block, n_positions;
     int32_t pick_begin, n_picks; /* the masked cells of its block, as far as was known */
     int32_t n_commits;           /* that the step will make, if its flight is certain */
     bool is_refresh, begins_block;

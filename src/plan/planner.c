@@ -145,7 +145,10 @@ enum planner_status planner_next(struct planner *planner, uint64_t now_ns,
 {
     take_arrivals(planner, now_ns);
     if (planner->n_ended == planner->n_members) return PLANNER_DONE;
-    *iteration = (struct plan_iteration){.index = planner->index, .items = planner->items};
+    *iteration =
+        (struct plan_iteration){.index = planner->index,
+                                .items = planner->items,
+                                .awaits_arrivals = planner->n_arrived < planner->n_members};
     functions[planner->options.policy].choose(planner, iteration);
     assert(iteration->n_rows + iteration->n_pad_rows <= planner->options.n_rows_max);
     if (iteration->n_items > 0) {
@@ -209,13 +212,28 @@ void planner_report(struct planner *planner, int32_t request, enum step_outcome 
     become_ready(planner, request);
 }
 
-void planner_end(struct planner *planner, int32_t request)
+/* The block in which it stopped was counted as entered if the member has moved on since. */
+static void count_late_stop(struct planner *planner, const struct member *member, int32_t block)
+{
+    int32_t i = block < PLANNER_BLOCKS_MAX ? block : PLANNER_BLOCKS_MAX - 1;
+    assert(block >= 0);
+    assert(block <= member->block);
+    if (block == member->block) {
+        count_ending(planner, member, block < member->phases->n_blocks - 1);
+    } else {
+        planner->endings.n_stopped[i]++;
+        planner->endings.n_stopped_all++;
+    }
+}
+
+void planner_end(struct planner *planner, int32_t request, int32_t block, bool has_item)
 {
     struct member *member = &planner->members[request];
     enum policy policy = planner->options.policy;
-    assert(member->state == MEMBER_RUNNING || member->state == MEMBER_READY);
-    count_ending(planner, member, true);
+    assert(member->state == MEMBER_RUNNING || (member->state == MEMBER_READY && !has_item));
+    count_late_stop(planner, member, block);
     planner->n_surprises++;
+    member->step += has_item;
     if (member->state == MEMBER_RUNNING) {
         if (policy == POLICY_PLANNED) policy_planned_shorten(planner, request);
         if (policy == POLICY_FCFS) planner_drop(planner, request);

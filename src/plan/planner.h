@@ -77,6 +77,7 @@ struct plan_iteration {
     struct plan_item *items; /* [n_items], borrowed until the next call */
     int32_t n_rows;          /* of the items, twins counted */
     int32_t n_pad_rows;      /* static: computed for nothing besides */
+    bool awaits_arrivals;    /* a request that was added has not arrived */
 };
 
 enum planner_status {
@@ -118,9 +119,10 @@ enum planner_status planner_next(struct planner *planner, uint64_t now_ns,
 void planner_report(struct planner *planner, int32_t request, enum step_outcome outcome,
                     int32_t next_block);
 
-/* The request has ended in a step that was reported to go on, or to complete its block: a stop that
- * was seen late. Not between planner_next and the reports of its items. */
-void planner_end(struct planner *planner, int32_t request);
+/* The request has ended in a step of `block` that was reported to go on, or to complete it: a stop
+ * that was seen late. has_item: it took a step in vain in the last iteration, which is thereby
+ * reported; else it has none in an iteration that is not reported. */
+void planner_end(struct planner *planner, int32_t request, int32_t block, bool has_item);
 
 /* Blocks that were complete before all their steps, and requests that ended before all blocks. */
 int64_t planner_surprises(const struct planner *planner);

@@ -20,6 +20,7 @@ struct outcome {
     int32_t n_tokens[N_REQUESTS], steps[N_REQUESTS], n_effective[N_REQUESTS];
     int32_t blocks[N_REQUESTS], refreshes[N_REQUESTS];
     int64_t positions[N_REQUESTS];
+    uint64_t first_ns[N_REQUESTS], begin_ns[4096]; /* of the first forward; of iterations */
     bool is_stopped[N_REQUESTS];
     int32_t ids[N_REQUESTS][64];
     int32_t n_iterations, n_iterations_max; /* 0: no limit */
@@ -83,6 +84,7 @@ static bool answered(void *context, const struct answer *answer, struct error *e
     outcome->blocks[i] = answer->blocks;
     outcome->refreshes[i] = answer->refresh_steps;
     outcome->positions[i] = answer->positions;
+    outcome->first_ns[i] = answer->times.first_forward_ns;
     outcome->is_stopped[i] = answer->finish_reason == FINISH_STOP;
     memcpy(outcome->ids[i], answer->token_ids, (size_t)answer->n_tokens * sizeof(int32_t));
     return true;
@@ -95,7 +97,7 @@ static bool iterated(void *context, const struct executor_iteration *iteration)
     cr_assert_gt(iteration->load.n_rows, 0);
     outcome->n_rows += iteration->load.n_rows;
     outcome->n_picks += iteration->load.n_picks;
-    outcome->n_iterations++;
+    outcome->begin_ns[outcome->n_iterations++ % 4096] = iteration->begin_ns;
     return outcome->n_iterations_max == 0 || outcome->n_iterations < outcome->n_iterations_max;
 }
 
@@ -437,6 +439,18 @@ static void assert_same(const struct outcome *found, const struct outcome *expec
     cr_assert_arr_eq(found->positions, expected->positions, sizeof expected->positions);
 }
 
+/* Each request's first forward began when one of the iterations did. */
+static void assert_times(const struct outcome *found)
+{
+    cr_assert_leq(found->n_iterations, 4096);
+    for (int32_t i = 0; i < N_REQUESTS; i++) {
+        int32_t at = 0;
+        while (at < found->n_iterations && found->begin_ns[at] != found->first_ns[i])
+            at++;
+        cr_assert_lt(at, found->n_iterations, "request %d", i);
+    }
+}
+
 /* Runs the requests step by step and then ahead, in little room; both must agree. */
 static void compare_ahead(enum policy policy, int32_t shift, bool is_shifty)
 {
@@ -455,6 +469,8 @@ static void compare_ahead(enum policy policy, int32_t shift, bool is_shifty)
         close_engine();
     }
     assert_same(&outcome, &expected);
+    assert_times(&expected);
+    assert_times(&outcome);
     cr_assert_geq(n_rows[1], n_rows[0], "what was in flight at a stop was computed for nothing");
 }
 
@@ -596,6 +612,24 @@ Test(executor, requests_run_once_they_have_arrived_and_answers_are_the_same)
         cr_assert_arr_eq(in_time.ids, at_once.ids, sizeof at_once.ids);
     }
     cr_assert_gt(n_waits, 0);
+    close_engine();
+}
+
+/* An iteration that was asked for ahead would leave out who arrives while the one before it runs.
+ */
+Test(executor, no_step_is_asked_for_ahead_while_somebody_has_yet_to_arrive)
+{
+    static struct outcome outcome;
+    struct request requests[2] = {certain_request(3), certain_request(4)};
+    struct executor_events events = {
+        .context = &outcome, .answered = answered_in_time, .iterated = iterated, .waited = waited};
+    struct error err = {0};
+    open_tight(POLICY_PLANNED, 1024, SIZE_MAX, 0);
+    become_late(false, 1);
+    requests[1].arrival_ns = clock_now_ns() + UINT64_C(1000000000);
+    cr_assert(executor_run(engine.executor, requests, 2, &events, &err), "%s", err.message);
+    cr_assert_gt(late.n_overlaps, 0, "once all have arrived");
+    cr_assert_eq(late.n_overlaps, outcome.steps[4] - 1, "only then");
     close_engine();
 }
 

@@ -373,7 +373,7 @@ Test(planner, a_stop_that_is_seen_late_ends_whoever_is_in_work_or_waits)
                 planner_report(planner, at, outcome, iteration.items[i].block + 1);
             }
             if (n_left[victim] != 24 - n_steps) continue;
-            planner_end(planner, victim);
+            planner_end(planner, victim, 0, false);
             n_left[victim] = 0;
         }
         cr_assert_eq(n_left[0] + n_left[1] + n_left[2], 0);
