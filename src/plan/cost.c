@@ -37,6 +37,14 @@ void cost_add_step(struct iteration_load *load, const struct phases *phases,
     load->cached_rows += n_twins * shape->n_cached;
 }
 
+double cost_flops(const struct cost_model *model, const struct iteration_load *load)
+{
+    assert(load->n_rows >= 0);
+    return (double)load->n_rows * model->linear_flops_per_row +
+           (double)load->n_picks * model->head_flops_per_pick +
+           (double)load->row_keys * model->attention_flops_per_row_key;
+}
+
 /* pi(n): linear between the rows of the table, flat outside. */
 static double rate_at(const struct cost_profile *profile, double n_rows)
 {

@@ -65,6 +65,10 @@ void cost_init(struct cost_model *model, const struct cost_profile *profile,
 void cost_add_step(struct iteration_load *load, const struct phases *phases,
                    const struct step_shape *shape, int32_t n_picks);
 
+/* Floating-point operations of a load: what it costs on no machine in particular. The model's
+ * profile does not matter. */
+double cost_flops(const struct cost_model *model, const struct iteration_load *load);
+
 /* Nanoseconds of an iteration; 0 for an empty one. */
 uint64_t cost_iteration_ns(const struct cost_model *model, const struct iteration_load *load);
 

@@ -287,6 +287,39 @@ static void add_request(struct cost_totals *totals, const struct plan_input *inp
     if (n_steps > totals->longest_chain) totals->longest_chain = n_steps;
 }
 
+/* `n_steps` steps of a block that are like `step_index`, without their picks. */
+static void add_alike(struct iteration_load *load, const struct phases *phases, int32_t block_index,
+                      int32_t step_index, int32_t n_steps)
+{
+    struct step_shape shape;
+    assert(n_steps >= 0);
+    if (n_steps > 0) phases_step(phases, block_index, step_index, &shape);
+    for (; n_steps > 0; n_steps--)
+        cost_add_step(load, phases, &shape, 0);
+}
+
+/* Steps of a block are of three shapes: those that open it, those that are full again, others. */
+void plan_add_block(struct iteration_load *load, const struct phases *phases, int32_t block_index,
+                    int32_t n_masked, double tokens_per_step)
+{
+    struct world_request world = {.phases = phases,
+                                  .stop_after = INT32_MAX,
+                                  .tokens_per_step = tokens_per_step > 1 ? tokens_per_step : 1,
+                                  .block = phases->n_blocks - 1,
+                                  .n_start = n_masked,
+                                  .n_left = n_masked};
+    assert(n_masked > 0);
+    do
+        load->n_picks += (int64_t)phases->n_twins * world.n_left;
+    while (world_step(&world) == STEP_GOES_ON);
+    int32_t n_open = world.step <= phases->delay ? world.step : phases->delay + 1;
+    int32_t n_later = world.step - n_open, every = phases->refresh_every;
+    int32_t n_again = every > 0 ? n_later / every : 0;
+    add_alike(load, phases, block_index, 0, n_open);
+    add_alike(load, phases, block_index, phases->delay + every, n_again);
+    add_alike(load, phases, block_index, phases->delay + 1, n_later - n_again);
+}
+
 static void raise_to(uint64_t *bound_ns, uint64_t ns)
 {
     if (ns > *bound_ns) *bound_ns = ns;

@@ -103,6 +103,11 @@ struct plan_bounds {
 };
 void plan_bounds(struct plan_bounds *bounds, const struct plan_input *input);
 
+/* Adds all steps of one block of a request with `n_masked` masks, as the world takes them: all its
+ * cells, or those to be filled in. Takes far less time than going from step to step. */
+void plan_add_block(struct iteration_load *load, const struct phases *phases, int32_t block_index,
+                    int32_t n_masked, double tokens_per_step);
+
 /* Proves, for a plan with runs: each request's steps in order, exactly once, up to where the world
  * ends it; rows <= n_rows_max in each iteration; live extents never overlap and fit the pool;
  * nothing starts before its arrival; every request ends; iterations follow one another, each as

@@ -38,6 +38,7 @@ Test(cost, formulas_are_those_of_the_header)
     struct iteration_load load = {.n_rows = 20, .n_picks = 3, .row_keys = 50, .cached_rows = 1};
     cr_assert_eq(cost_iteration_ns(&model, &load), 100 + 2880 + 240 + 800);
     cr_assert_eq(cost_iteration_ns(&model, &(struct iteration_load){0}), 0);
+    cr_assert_float_eq(cost_flops(&model, &load), 20 * 288 + 3 * 80 + 50 * 16, 1e-9);
 }
 
 Test(cost, few_rows_cost_the_weights)

@@ -107,6 +107,28 @@ static void make(struct plan *plan, const struct plan_input *input, unsigned see
               (int)input->options.policy, err.message);
 }
 
+Test(plan, a_block_at_once_has_the_load_of_its_steps)
+{
+    for (unsigned seed = 1; seed <= 300; seed++) {
+        struct plan_input input = draw(seed, false);
+        struct plan_bounds bounds;
+        struct iteration_load load = {0};
+        input.stop_after = NULL;
+        plan_bounds(&bounds, &input);
+        for (int32_t i = 0; i < input.n_requests; i++) {
+            for (int32_t block = 0; block < phases[i].n_blocks; block++) {
+                int32_t begin, end;
+                phases_block(&phases[i], block, &begin, &end);
+                plan_add_block(&load, &phases[i], block, end - begin, input.tokens_per_step);
+            }
+        }
+        cr_assert_eq(load.n_rows, bounds.totals.load.n_rows, "seed %u", seed);
+        cr_assert_eq(load.n_picks, bounds.totals.load.n_picks, "seed %u", seed);
+        cr_assert_eq(load.row_keys, bounds.totals.load.row_keys, "seed %u", seed);
+        cr_assert_eq(load.cached_rows, bounds.totals.load.cached_rows, "seed %u", seed);
+    }
+}
+
 Test(plan, every_policy_makes_plans_that_hold_and_that_no_bound_exceeds)
 {
     for (unsigned seed = 1; seed <= 150; seed++) {
