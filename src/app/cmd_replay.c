@@ -484,8 +484,10 @@ static bool replay_all(struct replay *replay, struct error *err)
 {
     const struct options *options = replay->options;
     struct error ignored = {0};
+    const struct shard whole = {.count = 1};
     assert(options->model != NULL);
-    if (!output_choose(&replay->place, options, err) || !check_options(replay, err)) return false;
+    if (!output_choose(&replay->place, options, &whole, err)) return false;
+    if (!check_options(replay, err)) return false;
     if (!planning_open(&replay->planning, options, err)) return false;
     if (!arena_create(&replay->scratch, SCRATCH_BYTES_MAX, err)) return false;
     replay->style =

@@ -24,6 +24,8 @@
 #include "app/report.h"
 #include "app/resume.h"
 #include "app/settings.h"
+#include "app/shard.h"
+#include "app/shard_costs.h"
 #include "app/sink.h"
 #include "app/survey.h"
 #include "app/window.h"
@@ -48,6 +50,7 @@ struct run {
     struct tokenizer *tokenizer; /* NULL: the model has none */
     struct prompts *prompts;
     struct engine engine;
+    struct shard shard; /* which lines are ours */
     struct output_place place;
     struct output_style style;
     json_t *header;        /* of an output file */
@@ -300,14 +303,17 @@ static bool start_output(struct run *run, const struct window *first, struct err
 {
     assert(run->output == NULL);
     bool has_work = first->n_prompts > 0;
+    long long n_answered = (long long)prompts_answered(run->prompts);
     *err = first->failure;
     if (!has_work && err->code != ERROR_NONE) return false;
-    if (!has_work && prompts_answered(run->prompts) == 0)
+    /* A shard may have no lines: its file is written all the same, so that it is seen to be done.
+     */
+    if (!has_work && n_answered == 0 && prompts_foreign(run->prompts) == 0)
         return error_set(err, ERROR_FORMAT, "%s has no prompts", run->label);
     *err = (struct error){0};
-    if (!has_work)
+    if (!has_work && n_answered > 0)
         report_note(&run->report, "nothing is left to do: %s has the answers to all %lld lines",
-                    run->place.path, (long long)prompts_answered(run->prompts));
+                    run->place.path, n_answered);
     if (!has_work && run->resume.is_complete) return true;
     char backend[RESUME_NAME_BYTES], *header = NULL;
     name_backend(run, backend);
@@ -383,6 +389,45 @@ static bool check_options(const struct run *run, struct error *err)
     return true;
 }
 
+/* Which shard this is. A stream is read once, and by whom depends on the launcher: only the user
+ * can know that each shard sees all of it. */
+static bool choose_shard(struct run *run, struct error *err)
+{
+    struct shard *shard = &run->shard;
+    off_t n_bytes;
+    assert(run->prompts == NULL);
+    if (!shard_choose(shard, run->options->shard, getenv, err)) return false;
+    if (shard->count == 1) return true;
+    bool needs_file = shard->is_found || strcmp(run->options->shard_by, "cost") == 0;
+    bool is_stream = !is_regular(run->input, &n_bytes) &&
+                     (run->label != run->input || access(run->input, F_OK) == 0);
+    if (needs_file && is_stream)
+        return error_set(err, ERROR_USAGE,
+                         "shard %d of %d by %s needs a file, not %s: use --shard off, or, where "
+                         "every shard reads the same, --shard i/n with --shard-by hash",
+                         shard->index, shard->count, shard->is_found ? shard->origin : "cost",
+                         run->label);
+    if (shard->is_found)
+        report_note(&run->report, "shard %d of %d, counted from 0, by %s", shard->index,
+                    shard->count, shard->origin);
+    return true;
+}
+
+/* Before any line is read to be answered: what each shard computes, if costs decide. */
+static bool share_lines(struct run *run, const struct prompts_options *options, struct error *err)
+{
+    struct shard *shard = &run->shard;
+    assert(shard->count >= 1);
+    if (shard->count == 1 || strcmp(run->options->shard_by, "cost") != 0) return true;
+    if (!shard_costs_read(shard, options, &run->arena, err)) return false;
+    if (run->options->verbose)
+        report_note(&run->report,
+                    "shard %d of %d has %lld of %lld lines, predicted imbalance %.2f %%",
+                    shard->index, shard->count, (long long)shard->n_mine, (long long)shard->n_lines,
+                    100 * shard->imbalance);
+    return true;
+}
+
 static bool open_model(struct run *run, struct error *err)
 {
     const char *folder = run->options->model;
@@ -406,16 +451,23 @@ static bool open_model(struct run *run, struct error *err)
     return true;
 }
 
-static bool open_prompts(const struct run *run, struct ledger *ledger, struct prompts **prompts,
-                         struct error *err)
+static struct prompts_options prompts_of(const struct run *run)
 {
-    assert(*prompts == NULL);
-    const struct prompts_options options = {.path = run->input,
-                                            .flags = run->options,
-                                            .config = &run->config,
-                                            .tokenizer = run->tokenizer,
-                                            .ledger = ledger};
-    return prompts_open(prompts, &options, err);
+    assert(run->input != NULL);
+    return (struct prompts_options){.path = run->input,
+                                    .flags = run->options,
+                                    .config = &run->config,
+                                    .tokenizer = run->tokenizer};
+}
+
+static bool open_prompts(struct run *run, struct error *err)
+{
+    struct prompts_options options = prompts_of(run);
+    assert(run->prompts == NULL);
+    if (!share_lines(run, &options, err)) return false;
+    options.shard = &run->shard;
+    options.ledger = &run->resume.ledger;
+    return prompts_open(&run->prompts, &options, err);
 }
 
 static bool open_engine(struct run *run, struct error *err)
@@ -428,8 +480,10 @@ static bool open_engine(struct run *run, struct error *err)
     engine_options.cost = options->profile != NULL ? &run->cost : NULL;
     struct cost_profile profile;
     if (options->profile != NULL && !profile_read(&profile, options->profile, err)) return false;
+    char path[OUTPUT_PATH_BYTES_MAX];
     if (options->iterations != NULL &&
-        !sink_open(&run->iterations, options->iterations, options->force, err))
+        (!output_number(&run->shard, options->iterations, path, err) ||
+         !sink_open(&run->iterations, path, options->force, err)))
         return false;
     if (!engine_open(&run->engine, &engine_options, &run->config, &run->arena, err)) return false;
     const struct backend *backend = &run->engine.backend;
@@ -460,23 +514,25 @@ static bool open_engine(struct run *run, struct error *err)
            background_create(&run->background, err);
 }
 
-/* --strict: a pass of its own over the file. */
+/* --strict: a pass of its own over the file, the lines of other shards, too: none writes anything
+ * if one is bad. */
 static bool check_lines(struct run *run, struct error *err)
 {
     assert(run->options->strict);
     struct prompts *prompts = NULL;
     struct survey survey;
-    if (!open_prompts(run, NULL, &prompts, err)) return false;
+    const struct prompts_options options = prompts_of(run);
+    if (!prompts_open(&prompts, &options, err)) return false;
     prompts_set_executor(prompts, run->engine.executor);
     bool is_ok = survey_take(&survey, prompts, run->label, &run->scratch, err) &&
                  survey_check(&survey, run->label, &run->report, err);
     prompts_close(prompts);
     arena_rewind(&run->scratch, 0);
-    if (is_ok) run->report.n_expected = survey.n_lines;
+    if (is_ok && run->shard.count == 1) run->report.n_expected = survey.n_lines;
     return is_ok;
 }
 
-/* Lines to expect, if counting them is quick; 0: unknown. */
+/* Lines to expect, if counting them is quick; 0: unknown, as where ids decide which are ours. */
 static int64_t count_lines(const struct run *run)
 {
     assert(run->report.n_expected == 0);
@@ -485,6 +541,7 @@ static int64_t count_lines(const struct run *run)
     int64_t n_lines = 0;
     off_t n_bytes;
     bool is_wanted = run->report.progress != PROGRESS_NONE;
+    if (run->shard.count > 1) return run->shard.n_mine;
     if (!is_wanted || !is_regular(run->input, &n_bytes) || n_bytes > COUNTED_BYTES_MAX) return 0;
     if (!line_reader_open(&reader, run->input, PROMPTS_LINE_BYTES_MAX, NULL)) return 0;
     enum line_status status;
@@ -554,7 +611,8 @@ static bool run_open(struct run *run, struct error *err)
     uint64_t now_ns = clock_now_ns(), unix_ns = clock_unix_ns();
     report_init(&run->report, options, stderr, isatty(STDERR_FILENO) != 0, now_ns);
     if (options->verbose && !options->quiet && !run->report.is_json) options_print(options, stderr);
-    if (!check_options(run, err) || !output_choose(&run->place, options, err)) return false;
+    if (!check_options(run, err) || !choose_shard(run, err)) return false;
+    if (!output_choose(&run->place, options, &run->shard, err)) return false;
     if (!arena_create(&run->arena, RUN_BYTES_MAX, err)) return false;
     if (!arena_create(&run->scratch, SCRATCH_BYTES_MAX, err)) return false;
     if (!interrupt_install(err) || !open_model(run, err)) return false;
@@ -565,14 +623,14 @@ static bool run_open(struct run *run, struct error *err)
                                        .start_unix_ns = unix_ns,
                                        .start_ns = now_ns};
     if (!find_answers(run, err)) return false;
-    if (!open_prompts(run, &run->resume.ledger, &run->prompts, err)) return false;
+    if (!open_prompts(run, err)) return false;
     if (strcmp(run->input, "-") == 0 && isatty(STDIN_FILENO))
         report_note(&run->report, "reading prompts from the terminal, one JSON object a line; "
                                   "Ctrl-D ends them");
     if (options->dry_run) return true;
     if (!open_engine(run, err)) return false;
-    if (options->strict) return check_lines(run, err);
-    run->report.n_expected = count_lines(run);
+    if (options->strict && !check_lines(run, err)) return false;
+    if (run->report.n_expected == 0) run->report.n_expected = count_lines(run);
     return true;
 }
 
@@ -629,6 +687,9 @@ static bool finish_output(struct run *run, bool is_ok, struct error *err)
     if (is_summed_up && !options_is_set(run->options, OPTION_output) &&
         strcmp(run->place.path, "-") != 0)
         report_note(&run->report, "the answers are in %s", run->place.path);
+    if (is_ok && run->shard.count > 1)
+        report_note(&run->report, "lines left to other shards: %lld",
+                    (long long)prompts_foreign(run->prompts));
     run->report.graphs = run->engine.backend.graphs;
     if (is_summed_up) report_summary(&run->report, &counts, clock_now_ns(), is_stopped);
     return is_ok;

@@ -23,20 +23,6 @@ static bool has_suffix(const char *path, size_t n, const char *suffix)
     return n > n_suffix && memcmp(path + n - n_suffix, suffix, n_suffix) == 0;
 }
 
-/* PROMPTS without ".zst" or ".gz" and without the suffix before it. */
-static size_t stem_bytes(const char *path)
-{
-    assert(path[0] != '\0');
-    size_t n = strlen(path);
-    if (has_suffix(path, n, ".zst")) n -= 4;
-    else if (has_suffix(path, n, ".gz")) n -= 3;
-    const char *slash = strrchr(path, '/');
-    size_t name_index = slash != NULL ? (size_t)(slash + 1 - path) : 0;
-    for (size_t i = n; i > name_index + 1; i--)
-        if (path[i - 1] == '.') return i - 1;
-    return n;
-}
-
 static bool choose_path(struct output_place *place, const struct options *options,
                         struct error *err)
 {
@@ -47,13 +33,25 @@ static bool choose_path(struct output_place *place, const struct options *option
     const char *name = is_given ? options->output : input;
     bool is_named = is_given || strcmp(input, "-") == 0;
     const char *suffix = options->no_compress ? ".out.jsonl" : ".out.jsonl.zst";
-    size_t n_name = is_named ? strlen(name) : stem_bytes(name);
+    size_t n_name = is_named ? strlen(name) : shard_stem_bytes(name);
     int n = snprintf(place->path, sizeof place->path, "%.*s%s",
                      (int)(n_name < INT32_MAX ? n_name : INT32_MAX), name, is_named ? "" : suffix);
     if (n < 0 || (size_t)n >= sizeof place->path)
         return error_set(err, ERROR_CREATE, "the output's name is longer than %zu bytes",
                          sizeof place->path - 1);
     return true;
+}
+
+bool output_number(const struct shard *shard, const char *path, char *name, struct error *err)
+{
+    struct stat status;
+    assert(path != name);
+    bool is_special =
+        stat(path, &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode);
+    const struct shard whole = {.count = 1};
+    if (shard_name(is_special ? &whole : shard, path, name, OUTPUT_PATH_BYTES_MAX)) return true;
+    return error_set(err, ERROR_CREATE, "the output's name is longer than %d bytes",
+                     OUTPUT_PATH_BYTES_MAX - 1);
 }
 
 static bool choose_compression(struct output_place *place, const struct options *options,
@@ -117,12 +115,16 @@ static bool check_file(struct output_place *place, const struct options *options
     return true;
 }
 
-bool output_choose(struct output_place *place, const struct options *options, struct error *err)
+bool output_choose(struct output_place *place, const struct options *options,
+                   const struct shard *shard, struct error *err)
 {
     assert(place != NULL);
     /* A dry run writes nothing, so it may name what exists. */
     *place = (struct output_place){.overwrite = options->force || options->dry_run};
-    return choose_path(place, options, err) && choose_compression(place, options, err) &&
+    struct output_place whole;
+    if (!choose_path(&whole, options, err)) return false;
+    return output_number(shard, whole.path, place->path, err) &&
+           choose_compression(place, options, err) &&
            (strcmp(place->path, "-") == 0 || check_file(place, options, err));
 }
 

@@ -9,6 +9,7 @@
 
 #include "app/options.h"
 #include "app/prompts.h"
+#include "app/shard.h"
 #include "base/arena.h"
 #include "base/error.h"
 #include "plan/request.h"
@@ -26,10 +27,15 @@ struct output_place {
     int64_t keep_bytes; /* which the caller finds out (app/resume.h); output_choose says 0 */
 };
 
-/* Decides by -o, --no-compress, -f and the input's name. False: ERROR_USAGE for flags that
- * contradict each other, ERROR_CREATE for a file that is the input or has no directory, or exists
- * (of run: `exists` says so). Creates nothing. */
-bool output_choose(struct output_place *place, const struct options *options, struct error *err);
+/* Writes the name that a shard's file `path` has to `name` [OUTPUT_PATH_BYTES_MAX]; devices and
+ * pipes that exist keep theirs. False: ERROR_CREATE, it is too long. */
+bool output_number(const struct shard *shard, const char *path, char *name, struct error *err);
+
+/* Decides by -o, --no-compress, -f, the input's name and the shard. False: ERROR_USAGE for flags
+ * that contradict each other, ERROR_CREATE for a file that is the input or has no directory, or
+ * exists (of run: `exists` says so). Creates nothing. */
+bool output_choose(struct output_place *place, const struct options *options,
+                   const struct shard *shard, struct error *err);
 
 /* ---- lines ---- */
 

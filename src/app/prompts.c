@@ -31,6 +31,7 @@ struct prompts {
     struct ledger own, *ledger; /* of ids: `own`, or the options' */
     struct arena run, scratch;
     int64_t n_lines, n_read; /* all lines; those that are not blank */
+    int64_t n_foreign;       /* of those, the ones of other shards */
     bool is_waiting; /* prompts_wait has read `waiting`, which prompts_next has not seen yet */
     struct bytes waiting;
     enum line_status waiting_status;
@@ -139,6 +140,12 @@ void prompts_set_executor(struct prompts *prompts, const struct executor *execut
     prompts->executor = executor;
 }
 
+int64_t prompts_foreign(const struct prompts *prompts)
+{
+    assert(prompts != NULL);
+    return prompts->n_foreign;
+}
+
 int64_t prompts_ignored_line(const struct prompts *prompts)
 {
     assert(prompts != NULL);
@@ -212,11 +219,28 @@ static bool read_id(struct prompts *prompts, const json_t *line, struct prompt *
     return true;
 }
 
+/* Whether another shard answers it. As far as the line could be read: without an id its place
+ * decides. */
+static bool is_foreign(const struct prompts *prompts, const struct prompt *prompt)
+{
+    const struct shard *shard = prompts->options.shard;
+    assert(prompts->n_read > 0);
+    if (shard == NULL) return false;
+    char kind = prompt->id_is_integer ? 'i' : 's';
+    return !shard_has(shard, prompts->n_read - 1,
+                      prompt->has_id ? ledger_hash(kind, prompt->id) : 0);
+}
+
 /* Looks the line up among those that were read and those that are answered. False: err says why. */
 static bool look_up(struct prompts *prompts, const struct prompt *prompt, uint64_t key,
                     enum ledger_verdict *verdict, struct error *err)
 {
     if (!ledger_read(prompts->ledger, key, prompt->line_hash, verdict, err)) return false;
+    if (*verdict == LEDGER_ANSWERED && is_foreign(prompts, prompt))
+        return error_set(err, ERROR_FORMAT,
+                         "%s:%lld: the output has the answer, but now the line is another shard's; "
+                         "share out as before, or begin all shards anew with -f",
+                         prompts->options.path, (long long)prompt->line);
     prompts->is_skipped = *verdict == LEDGER_ANSWERED;
     prompts->n_answered += prompts->is_skipped;
     assert(*verdict != LEDGER_REPEATED || prompt->has_id);
@@ -485,6 +509,7 @@ static bool read_line(struct prompts *prompts, const json_t *line, struct prompt
     if (is_openai) prompts->saw_openai = true;
     if (!read_id(prompts, line, prompt, rejection)) return false;
     if (!check_id(prompts, prompt, rejection, err)) return false;
+    if (is_foreign(prompts, prompt)) return true;
     if (prompts->options.is_trace && !read_row(prompts, line, rejection)) return false;
     if (prompts->row.n_prompt > 0 && !make_prompt(prompts, prompt, &parts, rejection)) return false;
     const struct plain_options plain = {.prompt_key = prompts->options.flags->prompt_key,
@@ -574,6 +599,11 @@ static enum prompts_status read_next(struct prompts *prompts, struct prompt *pro
     struct rejection rejection = {0};
     json_t *value = NULL;
     prompts->n_read++;
+    const struct shard *shard = prompts->options.shard;
+    if (shard != NULL && shard->mine != NULL && prompts->n_read > shard->n_lines) {
+        error_set(err, ERROR_IO, "%s has grown since it was shared out", prompts->options.path);
+        return PROMPTS_FAILED;
+    }
     prompts->row = (struct trace_row){.n_prompt = -1, .n_output = -1};
     prompts->is_skipped = false;
     *prompt = (struct prompt){.index = prompts->n_lines - (prompts->trace.n_columns > 0 ? 2 : 1),
@@ -593,6 +623,8 @@ static enum prompts_status read_next(struct prompts *prompts, struct prompt *pro
     }
     if (prompts->is_skipped && rejection.code == PROMPT_GOOD) return PROMPTS_READ;
     if (!is_ok && rejection.code == PROMPT_GOOD) return PROMPTS_FAILED;
+    prompt->is_foreign = is_foreign(prompts, prompt);
+    prompts->n_foreign += prompt->is_foreign;
     prompt->code = rejection.code;
     prompt->message = arena_try_copy(&prompts->scratch, rejection.error.message,
                                      is_ok ? 0 : strlen(rejection.error.message));

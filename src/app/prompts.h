@@ -11,6 +11,7 @@
 
 #include "app/ledger.h"
 #include "app/options.h"
+#include "app/shard.h"
 #include "base/arena.h"
 #include "base/error.h"
 #include "engine/executor.h"
@@ -47,6 +48,7 @@ const char *prompts_code_name(enum prompt_code code);
  * or from a window (app/window.h) until that is filled again. */
 struct prompt {
     int64_t index, line; /* 0-based and 1-based input line, blank ones counted */
+    bool is_foreign;     /* of another shard: gets no answer here, and only its id was looked at */
     bool is_openai;      /* wants OpenAI's envelope */
     bool has_id;         /* false: the line could not be read that far */
     bool id_is_integer;
@@ -77,6 +79,8 @@ struct prompts_options {
     bool is_trace, may_be_prompts;
     bool only_shapes;      /* requests have no ids (NULL) */
     struct ledger *ledger; /* lines that it knows as answered are read past; NULL: none is */
+    /* NULL: every line is ours. With a partition the input must have the lines that it had then. */
+    const struct shard *shard;
 };
 
 /* Opens the input and learns the tokenizer's special tokens. Heap; close it. False: ERROR_NO_INPUT,
@@ -102,8 +106,9 @@ enum prompts_status prompts_next(struct prompts *prompts, struct prompt *prompt,
  * input had another line or its end. Only after the first line. */
 bool prompts_wait(struct prompts *prompts, int hurry_fd);
 
-/* Lines that were read past because they are answered. */
+/* Lines that were read past because they are answered; lines that were left to other shards. */
 int64_t prompts_answered(const struct prompts *prompts);
+int64_t prompts_foreign(const struct prompts *prompts);
 
 /* The 1-based line that first held an OpenAI field which is ignored (model, user, metadata, store);
  * 0: none so far. */

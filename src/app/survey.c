@@ -66,9 +66,10 @@ bool survey_take(struct survey *survey, struct prompts *prompts, const char *lab
         enum prompts_status status = prompts_next(prompts, &prompt, err);
         if (status == PROMPTS_FAILED) return false;
         if (status == PROMPTS_END) break;
+        if (prompt.is_foreign) continue;
         if (!count(survey, &prompt, keep, err)) return false;
     }
-    if (survey->n_lines > 0) return true;
+    if (survey->n_lines > 0 || prompts_foreign(prompts) > 0) return true;
     return error_set(err, ERROR_FORMAT, "%s has no prompts", label);
 }
 
@@ -147,7 +148,7 @@ static void print_first(const struct prompt *prompt, const struct tokenizer *tok
 void survey_print(const struct survey *survey, const char *label, const struct tokenizer *tokenizer,
                   struct arena *scratch, FILE *stream)
 {
-    assert(survey->n_lines > 0);
+    assert(survey->n_lines >= 0);
     fprintf(stream,
             "%s: %" PRId64 " lines, %" PRId64 " bad; %" PRId64 " prompt tokens (at most %" PRId32
             " in a line), %" PRId64 " to generate\n",

@@ -32,8 +32,9 @@ struct survey {
     struct prompt first; /* the first good line; id and prompt ids in `keep` */
 };
 
-/* Reads `prompts` to their end; `label` names the input in messages. False: the input cannot be
- * read (err), it holds no line, or a signal asked to stop (ERROR_STOPPED). */
+/* Reads `prompts` to their end, lines of other shards apart; `label` names the input in messages.
+ * False: the input cannot be read (err), it holds no line, or a signal asked to stop
+ * (ERROR_STOPPED). */
 bool survey_take(struct survey *survey, struct prompts *prompts, const char *label,
                  struct arena *keep, struct error *err);
 

@@ -85,6 +85,7 @@ void window_fill(struct window *window, struct intake *intake)
         if (!intake->is_held) status = prompts_next(intake->prompts, next, &window->failure);
         window->is_last = status != PROMPTS_READ;
         if (window->is_last) return;
+        if (next->is_foreign) continue;
         int64_t n_next = next->code == PROMPT_GOOD ? next->n_cells : 0;
         assert(n_next <= window->limits.n_cells_max);
         intake->is_held = n_cells + n_next > window->limits.n_cells_max;

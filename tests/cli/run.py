@@ -29,6 +29,9 @@ import fixtures
 CASES = pathlib.Path(__file__).resolve().parent
 ROOT = CASES.parents[1]
 CASE_SECONDS_MAX = 120
+# What a launcher of these tests may have set, and the program would take for its shard.
+LAUNCHERS = ("DLLM_", "SLURM_", "JOB_COMPLETION", "AWS_BATCH", "FLUX_", "OMPI_", "PMI_", "MV2_",
+             "PARALLEL_SEQ", "RANK", "WORLD_SIZE")
 PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}")
 
 
@@ -72,7 +75,7 @@ class Case:
             command = [executable, *self.text(".args").splitlines()]
         else:
             command = ["bash", str(self.path(".sh"))]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("DLLM_")}
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHERS)}
         environment |= {
             "PATH": f"{scratch / 'bin'}:{os.environ['PATH']}",
             "HOME": str(scratch),

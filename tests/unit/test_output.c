@@ -43,13 +43,15 @@ TestSuite(output, .init = set_up, .fini = clean_up);
 
 /* ---- where ---- */
 
+static struct shard shard = {.count = 1};
+
 static bool choose(const char *input, const char *output)
 {
     options.operand = input;
     options.output = output;
     options.is_set[OPTION_output] = output != NULL;
     err = (struct error){0};
-    return output_choose(&place, &options, &err);
+    return output_choose(&place, &options, &shard, &err);
 }
 
 Test(output, the_default_name_replaces_the_suffix_of_the_input)
@@ -70,6 +72,31 @@ Test(output, the_default_name_replaces_the_suffix_of_the_input)
     cr_assert(choose("a.jsonl", NULL));
     cr_assert_str_eq(place.path, "a.out.jsonl");
     cr_assert(!place.compress);
+}
+
+Test(output, a_shard_has_its_number_in_the_name_of_its_file)
+{
+    shard = (struct shard){.index = 3, .count = 8};
+    cr_assert(choose("a.jsonl", NULL), "%s", err.message);
+    cr_assert_str_eq(place.path, "a.out.00003-of-00008.jsonl.zst");
+    cr_assert(place.compress);
+    cr_assert(choose("a.jsonl", "b.txt"), "%s", err.message);
+    cr_assert_str_eq(place.path, "b.00003-of-00008.txt");
+    cr_assert(choose("a.jsonl", "-"), "%s", err.message);
+    cr_assert_str_eq(place.path, "-");
+    cr_assert(choose("a.jsonl", "/dev/null"), "%s", err.message);
+    cr_assert_str_eq(place.path, "/dev/null");
+    write_file("c.jsonl");
+    cr_assert(choose("a.jsonl", "c.jsonl"), "%s", err.message);
+    cr_assert(!place.exists);
+    write_file("c.00003-of-00008.jsonl");
+    cr_assert(choose("a.jsonl", "c.jsonl"), "%s", err.message);
+    cr_assert(place.exists);
+    char name[OUTPUT_PATH_BYTES_MAX];
+    memset(name, 'n', sizeof name - 1);
+    name[sizeof name - 1] = '\0';
+    cr_assert(!choose("a.jsonl", name));
+    cr_assert_eq(err.code, ERROR_CREATE);
 }
 
 Test(output, the_suffix_of_the_given_name_decides_about_compression)
