@@ -592,15 +592,17 @@ static bool find_answers(struct run *run, struct error *err)
     assert(run->header == NULL);
     if (!run->place.is_file || options->dry_run) return true;
     if (!header_make(&run->header, options, run->style.model_name, err)) return false;
-    if (!run->place.exists) return true;
     bool is_forced = strcmp(options->resume, "force") == 0;
+    if (!run->place.exists)
+        return run->place.overwrite ||
+               resume_scan_others(resume, &run->place, run->header, is_forced, err);
     if (!resume_scan(resume, &run->place, run->header, is_forced, err)) return false;
     run->place.keep_bytes = resume->keep_bytes;
     run->report.n_found = resume->n_answered + resume->n_failed;
     if (run->report.n_found > 0)
         report_note(&run->report, "%s has the answers to %lld lines already", run->place.path,
                     (long long)run->report.n_found);
-    return true;
+    return resume_scan_others(resume, &run->place, run->header, is_forced, err);
 }
 
 /* Everything up to the first window. */

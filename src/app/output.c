@@ -121,9 +121,9 @@ bool output_choose(struct output_place *place, const struct options *options,
     assert(place != NULL);
     /* A dry run writes nothing, so it may name what exists. */
     *place = (struct output_place){.overwrite = options->force || options->dry_run};
-    struct output_place whole;
-    if (!choose_path(&whole, options, err)) return false;
-    return output_number(shard, whole.path, place->path, err) &&
+    if (!choose_path(place, options, err)) return false;
+    strcpy(place->whole, place->path);
+    return output_number(shard, place->whole, place->path, err) &&
            choose_compression(place, options, err) &&
            (strcmp(place->path, "-") == 0 || check_file(place, options, err));
 }

@@ -20,7 +20,8 @@
 /* ---- where ---- */
 
 struct output_place {
-    char path[OUTPUT_PATH_BYTES_MAX]; /* "-" is standard output */
+    char path[OUTPUT_PATH_BYTES_MAX];  /* "-" is standard output */
+    char whole[OUTPUT_PATH_BYTES_MAX]; /* what it would be called without shards */
     bool compress, overwrite;
     bool is_file;       /* neither standard output nor a pipe or device */
     bool exists;        /* the file may be gone on with: it holds its first `keep_bytes`, */

@@ -236,11 +236,6 @@ static bool look_up(struct prompts *prompts, const struct prompt *prompt, uint64
                     enum ledger_verdict *verdict, struct error *err)
 {
     if (!ledger_read(prompts->ledger, key, prompt->line_hash, verdict, err)) return false;
-    if (*verdict == LEDGER_ANSWERED && is_foreign(prompts, prompt))
-        return error_set(err, ERROR_FORMAT,
-                         "%s:%lld: the output has the answer, but now the line is another shard's; "
-                         "share out as before, or begin all shards anew with -f",
-                         prompts->options.path, (long long)prompt->line);
     prompts->is_skipped = *verdict == LEDGER_ANSWERED;
     prompts->n_answered += prompts->is_skipped;
     assert(*verdict != LEDGER_REPEATED || prompt->has_id);

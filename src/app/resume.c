@@ -3,12 +3,15 @@
 #include "app/resume.h"
 
 #include <assert.h>
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "app/header.h"
+#include "app/shard.h"
 #include "base/frames.h"
 
 #define HEADER_BYTES_MAX ((int64_t)64 << 10)
@@ -19,6 +22,7 @@ struct scan {
     const char *path;
     const json_t *header; /* of this run */
     bool is_forced;
+    bool is_other;    /* a file of another shard */
     bool is_manifest; /* the group holds nothing but one */
     struct error *err;
 };
@@ -195,7 +199,7 @@ static bool walk(struct scan *scan, struct frames *frames)
         if (!scan->is_manifest) scan->resume->keep_bytes = group.end_bytes;
     }
     if (status == FRAMES_END || status == FRAMES_FAILED) return status == FRAMES_END;
-    return check_tail(scan, frames, &group);
+    return scan->is_other || check_tail(scan, frames, &group);
 }
 
 bool resume_scan(struct resume *resume, const struct output_place *place, const json_t *header,
@@ -212,6 +216,76 @@ bool resume_scan(struct resume *resume, const struct output_place *place, const 
     if (!frames_open(&frames, place->path, place->compress, err)) return false;
     bool is_ok = walk(&scan, frames);
     frames_close(frames);
+    return is_ok;
+}
+
+/* ---- other files of the output ---- */
+
+/* ".00003-of-00008" */
+static bool is_number(const char *text, size_t n)
+{
+    static const char pattern[] = ".00000-of-00000";
+    assert(text != NULL);
+    if (n != sizeof pattern - 1) return false;
+    for (size_t i = 0; i < n; i++)
+        if (pattern[i] == '0' ? !isdigit((unsigned char)text[i]) : text[i] != pattern[i])
+            return false;
+    return true;
+}
+
+/* Whether `name`, in the same directory, is that of `whole` or of one of its shards. */
+static bool is_of_output(const char *whole, const char *name)
+{
+    size_t n_stem = shard_stem_bytes(whole), n_name = strlen(name);
+    size_t n_suffix = strlen(whole + n_stem);
+    assert(strchr(whole, '/') == NULL);
+    if (strcmp(name, whole) == 0) return true;
+    return n_name > n_stem + n_suffix && memcmp(name, whole, n_stem) == 0 &&
+           strcmp(name + n_name - n_suffix, whole + n_stem) == 0 &&
+           is_number(name + n_stem, n_name - n_stem - n_suffix);
+}
+
+static bool scan_other(struct resume *resume, const struct output_place *place,
+                       const json_t *header, bool is_forced, struct error *err)
+{
+    struct resume other = {.ledger = resume->ledger};
+    struct scan scan = {.resume = &other,
+                        .path = place->path,
+                        .header = header,
+                        .is_forced = is_forced,
+                        .is_other = true,
+                        .err = err};
+    struct frames *frames;
+    assert(header != NULL);
+    if (!frames_open(&frames, place->path, place->compress, err)) return false;
+    bool is_ok = walk(&scan, frames);
+    frames_close(frames);
+    resume->ledger = other.ledger;
+    return is_ok;
+}
+
+bool resume_scan_others(struct resume *resume, const struct output_place *place,
+                        const json_t *header, bool is_forced, struct error *err)
+{
+    struct output_place other = *place;
+    const char *slash = strrchr(place->whole, '/');
+    size_t n_folder = slash != NULL ? (size_t)(slash + 1 - place->whole) : 0;
+    const char *base = place->whole + n_folder;
+    memcpy(other.path, place->whole, n_folder);
+    strcpy(other.path + n_folder, ".");
+    DIR *folder = opendir(other.path);
+    bool is_ok = true;
+    resume->ledger.any_line = is_forced;
+    if (folder == NULL) return true; /* the output has told, or will, what is wrong */
+    for (struct dirent *entry; is_ok && (entry = readdir(folder)) != NULL;) {
+        if (!is_of_output(base, entry->d_name) ||
+            n_folder + strlen(entry->d_name) >= sizeof other.path)
+            continue;
+        strcpy(other.path + n_folder, entry->d_name);
+        if (strcmp(other.path, place->path) != 0)
+            is_ok = scan_other(resume, &other, header, is_forced, err);
+    }
+    closedir(folder);
     return is_ok;
 }
 

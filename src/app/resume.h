@@ -31,6 +31,11 @@ struct resume {
  * ERROR_IO, ERROR_UNAVAILABLE. Clear it in any case. */
 bool resume_scan(struct resume *resume, const struct output_place *place, const json_t *header,
                  bool is_forced, struct error *err);
+/* Reads what other files of the same output answered, whatever the number of shards then was: the
+ * shards' files beside place->whole, and that one. Their answers become known to the ledger and are
+ * not counted; a broken tail, which somebody may be writing, is left alone. False: as above. */
+bool resume_scan_others(struct resume *resume, const struct output_place *place,
+                        const json_t *header, bool is_forced, struct error *err);
 void resume_clear(struct resume *resume);
 
 #endif

@@ -19,7 +19,7 @@ done
 env RANK=1 WORLD_SIZE=2 dllm-batch run -q < p.jsonl
 env RANK=1 WORLD_SIZE=2 dllm-batch run -q <(cat p.jsonl)
 dllm-batch run -q --shard 1/2 <(cat p.jsonl)
-# A shard goes on with its own file; not with lines that have become another shard's.
+# A shard goes on with its own file, and leaves out what any file of the output has answered.
 printf '{"prompt": "a", "id": "%s"}\n' a b c d e f g h > p.jsonl
 dllm-batch run -q --shard 1/2 p.jsonl && dllm-batch run -q --shard 1/2 p.jsonl
 echo "exit $?"
