@@ -180,6 +180,7 @@ char *header_line(const json_t *header, const char *backend)
 
 /* All that changed, as one half of a sentence. */
 struct changes {
+    const char *now; /* before what the second header has */
     char text[CHANGES_BYTES_MAX];
     size_t n;
 };
@@ -213,7 +214,7 @@ static void say_setting(struct changes *changes, const char *name, const json_t 
     if (found != NULL) say_value(changes, found);
     const char *text = json_string_value(wanted);
     bool is_flag = text != NULL && strcmp(text, "yes") == 0;
-    say(changes, ", now%s", wanted == NULL ? " without" : is_flag ? " with it" : "");
+    say(changes, ", %s%s", changes->now, wanted == NULL ? " without" : is_flag ? " with it" : "");
     if (wanted != NULL) say_value(changes, wanted);
 }
 
@@ -233,26 +234,54 @@ static void compare_settings(struct changes *changes, json_t *found, json_t *wan
     }
 }
 
-bool header_check(const json_t *found, const json_t *wanted, const char *path, struct error *err)
+/* Whether this program can read it. */
+static bool is_readable(const json_t *header)
 {
-    struct changes changes = {.n = 0};
+    const json_t *model = json_object_get(header, "model");
+    assert(header != NULL);
+    return json_string_value(json_object_get(model, "hash")) != NULL &&
+           json_string_value(json_object_get(model, "name")) != NULL &&
+           json_is_object(json_object_get(header, "settings")) &&
+           json_integer_value(json_object_get(header, "format")) == HEADER_FORMAT;
+}
+
+static void compare(struct changes *changes, const json_t *found, const json_t *wanted)
+{
     const json_t *model = json_object_get(found, "model"), *ours = json_object_get(wanted, "model");
     const char *hash = json_string_value(json_object_get(model, "hash"));
-    const char *name = json_string_value(json_object_get(model, "name"));
-    json_t *settings = json_object_get(found, "settings");
-    bool is_whole = hash != NULL && name != NULL && json_is_object(settings);
-    assert(json_is_object(ours));
-    if (!is_whole || json_integer_value(json_object_get(found, "format")) != HEADER_FORMAT)
+    const char *our_hash = json_string_value(json_object_get(ours, "hash"));
+    assert(hash != NULL && our_hash != NULL);
+    if (strcmp(hash, our_hash) != 0)
+        say(changes, "with the model %.*s (%.16s), %s %.*s (%.16s)", (int)VALUE_SHOWN,
+            json_string_value(json_object_get(model, "name")), hash, changes->now, (int)VALUE_SHOWN,
+            json_string_value(json_object_get(ours, "name")), our_hash);
+    compare_settings(changes, json_object_get(found, "settings"),
+                     json_object_get(wanted, "settings"));
+}
+
+bool header_check(const json_t *found, const json_t *wanted, const char *path, struct error *err)
+{
+    struct changes changes = {.now = "now"};
+    if (!is_readable(found))
         return error_set(err, ERROR_FORMAT,
                          "%s has the header of another version of this program; -f begins anew",
                          path);
-    const char *our_hash = json_string_value(json_object_get(ours, "hash"));
-    if (strcmp(hash, our_hash) != 0)
-        say(&changes, "with the model %.*s (%.16s), now it is %.*s (%s)", (int)VALUE_SHOWN, name,
-            hash, (int)VALUE_SHOWN, json_string_value(json_object_get(ours, "name")), our_hash);
-    compare_settings(&changes, settings, json_object_get(wanted, "settings"));
+    assert(is_readable(wanted));
+    compare(&changes, found, wanted);
     if (changes.n == 0) return true;
     return error_set(err, ERROR_USAGE,
                      "%s was begun %s; -f begins anew, --resume=force goes on regardless", path,
                      changes.text);
+}
+
+bool header_agree(const json_t *first, const json_t *other, const char *path, struct error *err)
+{
+    struct changes changes = {.now = "the first file"};
+    assert(other != NULL);
+    if (!is_readable(other) || (first != NULL && !is_readable(first)))
+        return error_set(err, ERROR_FORMAT, "%s has the header of another version of this program",
+                         path);
+    if (first != NULL) compare(&changes, other, first);
+    if (changes.n == 0) return true;
+    return error_set(err, ERROR_FORMAT, "%s was begun %s", path, changes.text);
 }

@@ -32,4 +32,8 @@ char *header_line(const json_t *header, const char *backend);
  * with all that changed, or ERROR_FORMAT for a header that this program cannot read. */
 bool header_check(const json_t *found, const json_t *wanted, const char *path, struct error *err);
 
+/* Whether `path` with the header `other` is of one kind with a file that has `first` (NULL: it is
+ * the first itself). False: ERROR_FORMAT with all that differs. */
+bool header_agree(const json_t *first, const json_t *other, const char *path, struct error *err);
+
 #endif

@@ -18,6 +18,7 @@
 #define IN_REPORT  (1u << SUBCOMMAND_REPORT)
 #define IN_PROFILE (1u << SUBCOMMAND_PROFILE)
 #define IN_REPLAY  (1u << SUBCOMMAND_REPLAY)
+#define IN_VERIFY  (1u << SUBCOMMAND_VERIFY)
 #define IN_ALL     ((1u << SUBCOMMAND_COUNT) - 1)
 #define IN_LINE    (1u << 31)
 /* What a line may set, so may every subcommand that reads lines. */
@@ -435,7 +436,7 @@ static bool take_operand(struct options *options, const char *word, struct error
     bool is_list = strlen(name) > 3 && strcmp(name + strlen(name) - 3, "...") == 0;
     if (options->n_operands >= (is_list ? OPTIONS_OPERANDS_MAX : 1))
         return error_set(err, ERROR_USAGE, "unexpected argument '%s': %s takes %s%s, '%s'", word,
-                         subcommand_names[options->subcommand], is_list ? "at most 16 " : "one ",
+                         subcommand_names[options->subcommand], is_list ? "at most 256 " : "one ",
                          name, options->operand);
     if (word[0] == '\0') return error_set(err, ERROR_USAGE, "%s is empty, must be a name", name);
     options->operands[options->n_operands++] = word;

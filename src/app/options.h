@@ -51,7 +51,7 @@ enum option_type {
 #define OPTION_FIELD_CHOICE const char *
 #define OPTION_FIELD_TEXT   const char *
 
-#define OPTIONS_OPERANDS_MAX 16
+#define OPTIONS_OPERANDS_MAX 256 /* shards of one input */
 
 /* Plain data: copy it freely. Strings are borrowed from argv, or constant. */
 struct options {

@@ -101,13 +101,15 @@ bool prompts_open(struct prompts **prompts, const struct prompts_options *option
     const struct model_config *config = options->config;
     opened->options = *options;
     opened->ledger = options->ledger != NULL ? options->ledger : &opened->own;
-    opened->encoder = (struct encoder){
-        .tokenizer = options->tokenizer,
-        .chat = flags->no_chat ? NULL : chat_find(config->chat_name),
-        .mask_id = config->mask_id,
-        .n_vocab = config->n_vocab,
-        .n_positions = config->n_positions,
-    };
+    assert((config == NULL) == options->only_ids);
+    if (config != NULL)
+        opened->encoder = (struct encoder){
+            .tokenizer = options->tokenizer,
+            .chat = flags->no_chat ? NULL : chat_find(config->chat_name),
+            .mask_id = config->mask_id,
+            .n_vocab = config->n_vocab,
+            .n_positions = config->n_positions,
+        };
     if (flags->system != NULL)
         opened->encoder.system = (struct bytes){.data = flags->system, .n = strlen(flags->system)};
     bool is_ok = line_reader_open(&opened->reader, options->path, PROMPTS_LINE_BYTES_MAX, err) &&
@@ -232,14 +234,15 @@ static bool is_foreign(const struct prompts *prompts, const struct prompt *promp
 }
 
 /* Looks the line up among those that were read and those that are answered. False: err says why. */
-static bool look_up(struct prompts *prompts, const struct prompt *prompt, uint64_t key,
-                    enum ledger_verdict *verdict, struct error *err)
+static bool look_up(struct prompts *prompts, struct prompt *prompt, uint64_t key, struct error *err)
 {
-    if (!ledger_read(prompts->ledger, key, prompt->line_hash, verdict, err)) return false;
-    prompts->is_skipped = *verdict == LEDGER_ANSWERED;
+    enum ledger_verdict verdict;
+    if (!ledger_read(prompts->ledger, key, prompt->line_hash, &verdict, err)) return false;
+    prompt->verdict = verdict;
+    prompts->is_skipped = verdict == LEDGER_ANSWERED;
     prompts->n_answered += prompts->is_skipped;
-    assert(*verdict != LEDGER_REPEATED || prompt->has_id);
-    if (*verdict != LEDGER_CHANGED) return true;
+    assert(verdict != LEDGER_REPEATED || prompt->has_id);
+    if (verdict != LEDGER_CHANGED || prompts->options.only_ids) return true;
     return error_set(err, ERROR_FORMAT,
                      "%s:%lld: the line is not what it was when the output got its answer (id "
                      "%.80s); -f begins anew, --resume=force keeps that answer",
@@ -248,16 +251,15 @@ static bool look_up(struct prompts *prompts, const struct prompt *prompt, uint64
 }
 
 /* False with a rejection: the id was used before. False without: skipped, or err says why. */
-static bool check_id(struct prompts *prompts, const struct prompt *prompt,
-                     struct rejection *rejection, struct error *err)
+static bool check_id(struct prompts *prompts, struct prompt *prompt, struct rejection *rejection,
+                     struct error *err)
 {
     assert(prompt->has_id);
-    enum ledger_verdict verdict;
     uint64_t key = ledger_hash(prompt->id_is_integer ? 'i' : 's', prompt->id);
-    if (!look_up(prompts, prompt, key, &verdict, err)) return false;
-    if (verdict != LEDGER_REPEATED) return !prompts->is_skipped;
+    if (!look_up(prompts, prompt, key, err)) return false;
+    if (prompt->verdict != LEDGER_REPEATED) return !prompts->is_skipped;
     key = ledger_line_key('d', prompt->index);
-    if (!look_up(prompts, prompt, key, &verdict, err) || prompts->is_skipped) return false;
+    if (!look_up(prompts, prompt, key, err) || prompts->is_skipped) return false;
     if (!prompt->id_is_integer)
         return prompts_reject(rejection, PROMPT_DUPLICATE_ID,
                               "id \"%.80s\" was used by an earlier line", prompt->id.data);
@@ -504,7 +506,7 @@ static bool read_line(struct prompts *prompts, const json_t *line, struct prompt
     if (is_openai) prompts->saw_openai = true;
     if (!read_id(prompts, line, prompt, rejection)) return false;
     if (!check_id(prompts, prompt, rejection, err)) return false;
-    if (is_foreign(prompts, prompt)) return true;
+    if (is_foreign(prompts, prompt) || prompts->options.only_ids) return true;
     if (prompts->options.is_trace && !read_row(prompts, line, rejection)) return false;
     if (prompts->row.n_prompt > 0 && !make_prompt(prompts, prompt, &parts, rejection)) return false;
     const struct plain_options plain = {.prompt_key = prompts->options.flags->prompt_key,
@@ -612,9 +614,8 @@ static enum prompts_status read_next(struct prompts *prompts, struct prompt *pro
     if (is_ok) is_ok = read_line(prompts, value, prompt, &rejection, err);
     json_decref(value);
     if (!is_ok && !prompt->has_id && rejection.code != PROMPT_GOOD) { /* unreadable */
-        enum ledger_verdict verdict;
         uint64_t key = ledger_line_key('l', prompt->index);
-        if (!look_up(prompts, prompt, key, &verdict, err)) return PROMPTS_FAILED;
+        if (!look_up(prompts, prompt, key, err)) return PROMPTS_FAILED;
     }
     if (prompts->is_skipped && rejection.code == PROMPT_GOOD) return PROMPTS_READ;
     if (!is_ok && rejection.code == PROMPT_GOOD) return PROMPTS_FAILED;
@@ -636,7 +637,7 @@ enum prompts_status prompts_next(struct prompts *prompts, struct prompt *prompt,
     assert(prompt != NULL);
     do
         status = read_next(prompts, prompt, err);
-    while (status == PROMPTS_READ && prompts->is_skipped);
+    while (status == PROMPTS_READ && prompts->is_skipped && !prompts->options.only_ids);
     return status;
 }
 

@@ -54,6 +54,7 @@ struct prompt {
     bool id_is_integer;
     struct bytes id; /* as on the line, integers in decimal; without one, the index as an integer */
     uint64_t line_hash; /* FNV-1a of the line's bytes (ledger_hash of kind 't') */
+    enum ledger_verdict verdict;
     enum prompt_code code;
     const char *message; /* "" when good; one line of valid UTF-8 otherwise */
     /* The rest only when good. */
@@ -77,7 +78,10 @@ struct prompts_options {
      * may_be_prompts: unless its first line is none, and no option is given that only traces have.
      * Prompts of which only the length is known have made-up ids. */
     bool is_trace, may_be_prompts;
-    bool only_shapes;      /* requests have no ids (NULL) */
+    bool only_shapes; /* requests have no ids (NULL) */
+    /* No line is read further than to its id, none is read past, and none ends the reading:
+     * prompt.verdict says what the ledger knows. `config` is NULL then. */
+    bool only_ids;
     struct ledger *ledger; /* lines that it knows as answered are read past; NULL: none is */
     /* NULL: every line is ours. With a partition the input must have the lines that it had then. */
     const struct shard *shard;

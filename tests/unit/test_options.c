@@ -172,7 +172,7 @@ Test(options, several_operands_where_the_name_says_so)
         many[i] = "x";
     cr_assert_not(
         options_parse(&options, SUBCOMMAND_REPORT, OPTIONS_OPERANDS_MAX + 1, many, &problem));
-    cr_expect(strstr(problem.message, "takes at most 16 RECORDS..."), "%s", problem.message);
+    cr_expect(strstr(problem.message, "takes at most 256 RECORDS..."), "%s", problem.message);
 }
 
 Test(options, options_may_follow_the_operand)

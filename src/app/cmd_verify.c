@@ -1,0 +1,295 @@
+/* dllm-batch verify: whether outputs of run are whole, and with --against, whether every line of
+ * the input has its answer. First all files into one ledger, then the input against it; so the
+ * memory is the ledger's, at most 32 bytes a line. */
+#include <assert.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "app/app.h"
+#include "app/figures.h"
+#include "app/header.h"
+#include "app/ledger.h"
+#include "app/prompts.h"
+#include "app/scan.h"
+
+enum { NAMED_MAX = 5, NAME_BYTES = 240, ID_SHOWN = 80 };
+
+/* What may be found, the harmless first. */
+enum finding {
+    FOUND_UNFINISHED,
+    FOUND_LOST,
+    FOUND_TORN,
+    FOUND_MISSING,
+    FOUND_DUPLICATE,
+    FOUND_CHANGED,
+    FOUND_FOREIGN,
+    FOUND_MIXED,
+    FOUND_DAMAGED,
+    FINDINGS,
+};
+
+static const struct finding_kind {
+    const char *name, *what;
+    bool is_wrong; /* no run with the same command puts it right */
+} kinds[FINDINGS] = {
+    [FOUND_UNFINISHED] = {"unfinished", "files whose run has not ended", false},
+    [FOUND_LOST] = {"lost", "lines that a manifest counts and its file lacks", false},
+    [FOUND_TORN] = {"torn_bytes", "bytes that a broken write left", false},
+    [FOUND_MISSING] = {"missing", "lines of the input without an answer", false},
+    [FOUND_DUPLICATE] = {"duplicate", "answers to what has one already", true},
+    [FOUND_CHANGED] = {"changed", "lines of the input that were others when they got theirs", true},
+    [FOUND_FOREIGN] = {"foreign", "answers to no line of the input", true},
+    [FOUND_MIXED] = {"mixed", "files of another model or other settings, or of no run", true},
+    [FOUND_DAMAGED] = {"damaged", "files that are broken before their end", true},
+};
+
+struct verification {
+    const struct options *options;
+    const char *path; /* of the file that is read */
+    struct ledger ledger;
+    json_t *header; /* of the first file; NULL: none yet */
+    json_t *files;  /* what is told of each */
+    json_t *file;   /* the one that is read; borrowed */
+    int64_t n_answered, n_failed;
+    int64_t n_found[FINDINGS];
+    char named[FINDINGS][NAMED_MAX][NAME_BYTES]; /* the first of each kind */
+    int32_t n_named[FINDINGS];
+};
+
+/* Counts, and remembers a name while there is room. */
+__attribute__((format(printf, 4, 5))) static void
+find(struct verification *found, enum finding kind, int64_t n, const char *format, ...)
+{
+    struct error name = {0}; /* its setter makes any bytes valid */
+    char text[NAME_BYTES];
+    va_list arguments;
+    assert((unsigned)kind < FINDINGS);
+    found->n_found[kind] += n;
+    if (found->n_named[kind] == NAMED_MAX) return;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    error_set(&name, ERROR_FORMAT, "%s", text);
+    snprintf(found->named[kind][found->n_named[kind]++], NAME_BYTES, "%.*s", NAME_BYTES - 1,
+             name.message);
+}
+
+/* ---- the files ---- */
+
+static bool take_header(struct verification *found, const json_t *header)
+{
+    struct error why = {0};
+    assert(found->file != NULL);
+    json_object_set(found->file, "header", (json_t *)(uintptr_t)header);
+    if (!header_agree(found->header, header, found->path, &why))
+        find(found, FOUND_MIXED, 1, "%s", why.message);
+    else if (found->header == NULL) found->header = json_deep_copy(header);
+    return true;
+}
+
+static bool take_record(void *context, const struct scan_record *record, struct error *err)
+{
+    struct verification *found = context;
+    bool is_new;
+    if (record->kind == SCAN_HEADER) return take_header(found, record->value);
+    if (record->kind == SCAN_MANIFEST) return true;
+    assert(record->index >= 0);
+    if (!ledger_answer(&found->ledger, record->key, record->line_hash, &is_new, err)) return false;
+    if (is_new) {
+        found->n_failed += record->is_failed;
+        found->n_answered += !record->is_failed;
+        return true;
+    }
+    char *id = json_dumps(record->id, JSON_ENCODE_ANY);
+    find(found, FOUND_DUPLICATE, 1, "%s: index %" PRId64 ", id %.*s", found->path, record->index,
+         ID_SHOWN, id != NULL ? id : "?");
+    free(id);
+    return true;
+}
+
+/* What the scan says besides the records. */
+static void judge_file(struct verification *found, const struct scan *scan)
+{
+    const char *path = found->path;
+    bool is_damaged = scan->is_long || scan->goes_on || scan->is_mixed;
+    assert(scan->torn_bytes >= 0);
+    const char *verdict = !scan->has_manifest ? "none"
+                          : scan->is_complete ? "complete"
+                                              : "incomplete";
+    json_object_set_new(found->file, "manifest", json_string(verdict));
+    json_object_set_new(found->file, "records", json_integer(scan->n_records));
+    if (scan->is_foreign) {
+        find(found, FOUND_MIXED, 1, "%s is no output file of run: it has no header", path);
+        return;
+    }
+    if (is_damaged)
+        find(found, FOUND_DAMAGED, 1,
+             "%s at byte %" PRId64 ", with %" PRId64 " bytes from there on", path,
+             scan->torn_at_bytes, scan->torn_bytes);
+    else if (scan->torn_bytes > 0)
+        find(found, FOUND_TORN, scan->torn_bytes, "%s from byte %" PRId64 " on", path,
+             scan->torn_at_bytes);
+    /* Where the input is there, it knows better. */
+    if (found->options->against != NULL) return;
+    if (scan->n_manifest > scan->n_records)
+        find(found, FOUND_LOST, scan->n_manifest - scan->n_records, "%s", path);
+    if (!scan->is_complete)
+        find(found, FOUND_UNFINISHED, 1, "%s: %s", path,
+             scan->has_manifest ? "its manifest says so" : "it has no manifest");
+}
+
+static bool read_files(struct verification *found, struct error *err)
+{
+    const struct options *options = found->options;
+    assert(options->n_operands > 0);
+    for (int32_t i = 0; i < options->n_operands; i++) {
+        struct scan scan;
+        found->path = options->operands[i];
+        found->file = json_pack("{s:s}", "path", found->path);
+        if (found->file == NULL) found->file = json_object(); /* a path that is not UTF-8 */
+        if (json_array_append_new(found->files, found->file) != 0)
+            return error_set(err, ERROR_UNAVAILABLE, "not enough memory to verify");
+        if (!scan_file(&scan, found->path, scan_is_zstd(found->path), take_record, found, err))
+            return false;
+        judge_file(found, &scan);
+    }
+    return true;
+}
+
+/* ---- the input ---- */
+
+static void take_line(struct verification *found, const char *label, const struct prompt *prompt,
+                      int64_t *n_matched)
+{
+    char id[ID_SHOWN + 8];
+    int n_shown = prompt->id.n < ID_SHOWN ? (int)prompt->id.n : ID_SHOWN;
+    const char *quote = prompt->id_is_integer ? "" : "\"";
+    assert(prompt->line > 0);
+    snprintf(id, sizeof id, "%s%.*s%s", quote, n_shown, prompt->id.data, quote);
+    bool is_known = prompt->verdict == LEDGER_ANSWERED || prompt->verdict == LEDGER_CHANGED;
+    *n_matched += is_known;
+    if (prompt->verdict == LEDGER_ANSWERED) return;
+    find(found, is_known ? FOUND_CHANGED : FOUND_MISSING, 1, "%s:%" PRId64 ", id %s", label,
+         prompt->line, prompt->has_id ? id : "null");
+}
+
+static bool read_input(struct verification *found, struct error *err)
+{
+    const struct options *options = found->options;
+    const struct prompts_options reading = {
+        .path = options->against, .flags = options, .only_ids = true, .ledger = &found->ledger};
+    const char *label = strcmp(options->against, "-") == 0 ? "standard input" : options->against;
+    int64_t n_matched = 0, n_known = found->n_answered + found->n_failed;
+    struct prompts *prompts;
+    struct prompt prompt;
+    enum prompts_status status;
+    assert(options->against != NULL);
+    if (!prompts_open(&prompts, &reading, err)) return false;
+    while ((status = prompts_next(prompts, &prompt, err)) == PROMPTS_READ)
+        take_line(found, label, &prompt, &n_matched);
+    prompts_close(prompts);
+    if (n_known > n_matched)
+        find(found, FOUND_FOREIGN, n_known - n_matched, "%s has other lines", label);
+    return status == PROMPTS_END;
+}
+
+/* ---- what is told ---- */
+
+/* Without --against nobody knows what only the input can tell. */
+static bool is_known(const struct verification *found, enum finding kind)
+{
+    assert((unsigned)kind < FINDINGS);
+    bool is_of_input = kind == FOUND_MISSING || kind == FOUND_CHANGED || kind == FOUND_FOREIGN;
+    return found->options->against != NULL ? kind > FOUND_LOST : !is_of_input;
+}
+
+static bool print_json(struct verification *found, const char *verdict, struct error *err)
+{
+    json_t *root =
+        json_pack("{s:s, s:O, s:I, s:I}", "verdict", verdict, "files", found->files, "answered",
+                  (json_int_t)found->n_answered, "failed", (json_int_t)found->n_failed);
+    json_t *first = json_object();
+    assert(found->files != NULL);
+    for (int kind = 0; kind < FINDINGS; kind++) {
+        json_t *names = json_array(), *n = json_integer((json_int_t)found->n_found[kind]);
+        for (int32_t i = 0; i < found->n_named[kind]; i++)
+            json_array_append_new(names, json_string(found->named[kind][i]));
+        if (!is_known(found, kind)) {
+            json_decref(n);
+            n = json_null();
+        }
+        json_object_set_new(root, kinds[kind].name, n);
+        if (found->n_named[kind] > 0) json_object_set(first, kinds[kind].name, names);
+        json_decref(names);
+    }
+    json_object_set_new(root, "first", first);
+    return figures_dump(root, err);
+}
+
+static void print_text(const struct verification *found, const char *verdict)
+{
+    size_t i;
+    json_t *file;
+    assert(found->files != NULL);
+    json_array_foreach(found->files, i, file)
+    {
+        const json_t *model = json_object_get(json_object_get(file, "header"), "model");
+        const char *name = json_string_value(json_object_get(model, "name"));
+        printf("%s: model %s, %" JSON_INTEGER_FORMAT " lines, manifest: %s\n",
+               found->options->operands[i], name != NULL ? name : "unknown",
+               json_integer_value(json_object_get(file, "records")),
+               json_string_value(json_object_get(file, "manifest")));
+    }
+    printf("%-12s%12" PRId64 "\n%-12s%12" PRId64 "  error lines\n", "answered", found->n_answered,
+           "failed", found->n_failed);
+    for (int kind = 0; kind < FINDINGS; kind++) {
+        bool is_shown = kind <= FOUND_FOREIGN || found->n_found[kind] > 0;
+        if (!is_shown || !is_known(found, kind)) continue;
+        printf("%-12s%12" PRId64 "  %s\n", kinds[kind].name, found->n_found[kind],
+               kinds[kind].what);
+        for (int32_t n = 0; n < found->n_named[kind]; n++)
+            printf("              %s\n", found->named[kind][n]);
+        if (found->n_named[kind] == NAMED_MAX && found->n_found[kind] > NAMED_MAX)
+            puts("              ...");
+    }
+    printf("verdict: %s\n", verdict);
+}
+
+static bool conclude(struct verification *found, int *status, struct error *err)
+{
+    static const char *const verdicts[] = {"complete", "complete, with error lines", "incomplete",
+                                           "wrong"};
+    int rank = found->n_failed > 0;
+    assert(*status == 0);
+    for (int kind = 0; kind < FINDINGS; kind++) {
+        int of_kind = kinds[kind].is_wrong ? 3 : 2;
+        if (found->n_found[kind] > 0 && of_kind > rank) rank = of_kind;
+    }
+    if (!found->options->json) print_text(found, verdicts[rank]);
+    else if (!print_json(found, verdicts[rank], err)) return false;
+    *status = rank == 1;
+    if (rank < 2) return true;
+    if (rank == 2)
+        return error_set(err, ERROR_STOPPED, "incomplete: the same command of run goes on with it");
+    return error_set(err, ERROR_FORMAT, "wrong: no run puts that right by going on");
+}
+
+bool cmd_verify(const struct options *options, int *status, struct error *err)
+{
+    assert(status != NULL);
+    if (options->n_operands == 0)
+        return error_set(err, ERROR_USAGE, "verify needs the output of a run: FILE...");
+    struct verification *found = calloc(1, sizeof *found);
+    if (found == NULL) return error_set(err, ERROR_UNAVAILABLE, "not enough memory to verify");
+    found->options = options;
+    found->files = json_array();
+    bool is_ok = read_files(found, err) && (options->against == NULL || read_input(found, err)) &&
+                 conclude(found, status, err);
+    json_decref(found->files);
+    json_decref(found->header);
+    ledger_clear(&found->ledger);
+    free(found);
+    return is_ok;
+}
