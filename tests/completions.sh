@@ -56,7 +56,7 @@ offers "prompts.jsonl" dllm-batch run -o pr
 offers "" dllm-batch run --seed ""
 offers "models prompts.jsonl" dllm-batch run ""
 offers "" dllm-batch inspect --gen-l
-offers "inspect plan profile replay report run verify" dllm-batch help ""
+offers "inspect merge plan profile replay report run verify" dllm-batch help ""
 reads zsh -n
 reads fish --no-execute
 exit $failed

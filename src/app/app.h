@@ -37,6 +37,7 @@ bool cmd_plan(const struct options *options, int *status, struct error *err);
 bool cmd_replay(const struct options *options, int *status, struct error *err);
 bool cmd_report(const struct options *options, int *status, struct error *err);
 bool cmd_verify(const struct options *options, int *status, struct error *err);
+bool cmd_merge(const struct options *options, int *status, struct error *err);
 bool cmd_profile(const struct options *options, int *status, struct error *err);
 
 #endif

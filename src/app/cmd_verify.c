@@ -212,7 +212,7 @@ static bool print_json(struct verification *found, const char *verdict, struct e
                   (json_int_t)found->n_answered, "failed", (json_int_t)found->n_failed);
     json_t *first = json_object();
     assert(found->files != NULL);
-    for (int kind = 0; kind < FINDINGS; kind++) {
+    for (enum finding kind = 0; kind < FINDINGS; kind++) {
         json_t *names = json_array(), *n = json_integer((json_int_t)found->n_found[kind]);
         for (int32_t i = 0; i < found->n_named[kind]; i++)
             json_array_append_new(names, json_string(found->named[kind][i]));
@@ -244,7 +244,7 @@ static void print_text(const struct verification *found, const char *verdict)
     }
     printf("%-12s%12" PRId64 "\n%-12s%12" PRId64 "  error lines\n", "answered", found->n_answered,
            "failed", found->n_failed);
-    for (int kind = 0; kind < FINDINGS; kind++) {
+    for (enum finding kind = 0; kind < FINDINGS; kind++) {
         bool is_shown = kind <= FOUND_FOREIGN || found->n_found[kind] > 0;
         if (!is_shown || !is_known(found, kind)) continue;
         printf("%-12s%12" PRId64 "  %s\n", kinds[kind].name, found->n_found[kind],
@@ -263,7 +263,7 @@ static bool conclude(struct verification *found, int *status, struct error *err)
                                            "wrong"};
     int rank = found->n_failed > 0;
     assert(*status == 0);
-    for (int kind = 0; kind < FINDINGS; kind++) {
+    for (enum finding kind = 0; kind < FINDINGS; kind++) {
         int of_kind = kinds[kind].is_wrong ? 3 : 2;
         if (found->n_found[kind] > 0 && of_kind > rank) rank = of_kind;
     }

@@ -69,7 +69,8 @@ static bool run_subcommand(int argc, const char *const *argv, int *status, struc
         return true;
     }
     char folder[PATH_BYTES_MAX];
-    bool needs_model = subcommand != SUBCOMMAND_REPORT && subcommand != SUBCOMMAND_VERIFY;
+    bool needs_model = subcommand != SUBCOMMAND_REPORT && subcommand != SUBCOMMAND_VERIFY &&
+                       subcommand != SUBCOMMAND_MERGE;
     if (needs_model && !resolve_model(&options, folder, err)) return false;
     return subcommand_functions[subcommand](&options, status, err);
 }

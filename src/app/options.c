@@ -19,6 +19,7 @@
 #define IN_PROFILE (1u << SUBCOMMAND_PROFILE)
 #define IN_REPLAY  (1u << SUBCOMMAND_REPLAY)
 #define IN_VERIFY  (1u << SUBCOMMAND_VERIFY)
+#define IN_MERGE   (1u << SUBCOMMAND_MERGE)
 #define IN_ALL     ((1u << SUBCOMMAND_COUNT) - 1)
 #define IN_LINE    (1u << 31)
 /* What a line may set, so may every subcommand that reads lines. */

@@ -12,8 +12,6 @@
 #include "base/clock.h"
 #include "base/stream.h"
 
-#define GROUP_BYTES ((size_t)64 << 10) /* 64-256 lines: a frame each costs 6-12 % */
-
 /* ---- where ---- */
 
 static bool has_suffix(const char *path, size_t n, const char *suffix)
@@ -200,7 +198,7 @@ static bool write_line(struct output *output, char *line, struct error *err)
                  writer_append(output->writer, "\n", 1, err);
     free(line);
     output->n_written += is_ok;
-    if (is_ok && writer_pending_bytes(output->writer) >= GROUP_BYTES)
+    if (is_ok && writer_pending_bytes(output->writer) >= OUTPUT_GROUP_BYTES)
         return output_flush(output, err);
     return is_ok && output_tick(output, err);
 }

@@ -16,6 +16,7 @@
 #include "text/tokenizer.h"
 
 #define OUTPUT_PATH_BYTES_MAX 4096
+#define OUTPUT_GROUP_BYTES    ((size_t)64 << 10) /* 64-256 lines: a frame each costs 6-12 % */
 
 /* ---- where ---- */
 

@@ -74,6 +74,21 @@ static int64_t offset(const struct frames *frames)
     return frames->n_read - (int64_t)(frames->n_input - frames->input_index);
 }
 
+/* What waits in input[] is not read again: lines near each other are often asked for in turn. */
+bool frames_seek(struct frames *frames, int64_t begin_bytes, struct error *err)
+{
+    int64_t first_bytes = frames->n_read - (int64_t)frames->n_input;
+    assert(begin_bytes >= 0);
+    if (begin_bytes >= first_bytes && begin_bytes <= frames->n_read) {
+        frames->input_index = (size_t)(begin_bytes - first_bytes);
+        return true;
+    }
+    if (lseek(frames->fd, begin_bytes, SEEK_SET) < 0) return fail_read(frames, err);
+    frames->n_read = begin_bytes;
+    frames->n_input = frames->input_index = 0;
+    return true;
+}
+
 /* No bytes then: the file's end. */
 static bool refill(struct frames *frames, struct error *err)
 {

@@ -34,6 +34,9 @@ struct frames_group {
 bool frames_open(struct frames **frames, const char *path, bool is_zstd, struct error *err);
 void frames_close(struct frames *frames); /* NULL is fine */
 
+/* Goes to where a group is known to begin. False: ERROR_IO. */
+bool frames_seek(struct frames *frames, int64_t begin_bytes, struct error *err);
+
 /* The next group. After anything but FRAMES_GROUP do not call again. */
 enum frames_status frames_next(struct frames *frames, struct frames_group *group,
                                struct error *err);

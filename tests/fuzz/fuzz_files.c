@@ -1,5 +1,6 @@
-/* Arbitrary bytes as a profile and as the records of a run, chosen by the first byte. What is
- * accepted keeps the promises of its header; what is refused has a message. */
+/* Arbitrary bytes as a profile, as the records of a run and as an output to go on with, plain or
+ * compressed, chosen by the first byte. What is accepted keeps the promises of its header; what is
+ * refused has a message. */
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -7,8 +8,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "app/collate.h"
+#include "app/header.h"
 #include "app/profile.h"
 #include "app/records.h"
+#include "app/scan.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -66,6 +70,37 @@ static void try_records(const char *path)
     records_free(&records);
 }
 
+static bool take_record(void *context, const struct scan_record *record, struct error *err)
+{
+    struct error why = {0};
+    if (record->kind == SCAN_HEADER && !header_agree(NULL, record->value, "x", &why))
+        require(why.message[0] != 0);
+    if (record->kind == SCAN_ANSWER) return collate_add(context, 0, record, err);
+    require(json_is_object(record->value));
+    return true;
+}
+
+/* Every answer is found again. */
+static void try_output(const char *path, bool is_zstd)
+{
+    struct collate *collate;
+    struct scan scan;
+    struct error err = {0};
+    require(collate_open(&collate, &path, 1, &err));
+    bool is_ok = scan_file(&scan, path, is_zstd, take_record, collate, &err);
+    require(is_ok || err.message[0] != 0);
+    require(!scan.is_foreign || !scan.has_header);
+    require(scan.keep_bytes <= scan.torn_at_bytes || scan.torn_bytes == 0);
+    size_t n = is_ok && is_zstd == scan_is_zstd(path) ? collate_sort(collate) : 0;
+    require(n == 0 || (int64_t)n == scan.n_records);
+    for (size_t i = 0; i < n; i++) {
+        struct bytes line;
+        require(collate_line(collate, i, &line, &err));
+        require(line.n > 2);
+    }
+    collate_close(collate);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0) return 0;
@@ -74,8 +109,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     require(write(fd, data + 1, size - 1) == (ssize_t)(size - 1));
     char path[64];
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    if (data[0] % 2 == 0) try_profile(path);
-    else try_records(path);
+    switch (data[0] % 4) {
+    case 0: try_profile(path); break;
+    case 1: try_records(path); break;
+    case 2: try_output(path, false); break;
+    default: try_output(path, true); break;
+    }
     close(fd);
     return 0;
 }
