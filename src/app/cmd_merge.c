@@ -16,6 +16,7 @@
 #include "app/output.h"
 #include "app/report.h"
 #include "app/scan.h"
+#include "app/shard.h"
 #include "base/clock.h"
 #include "base/stream.h"
 
@@ -96,12 +97,13 @@ static void add_manifest(json_t *sums, json_t *manifest)
     {
         const json_t *known = json_object_get(sums, key);
         json_int_t sum = json_integer_value(known), more = json_integer_value(value);
+        uint64_t total = (uint64_t)sum + (uint64_t)more; /* wraps where a manifest lies */
         bool is_peak = strcmp(key, "wall_ns") == 0 || strcmp(key, "kv_bytes_peak") == 0;
         if (!json_is_integer(value)) continue;
         if (known == NULL) sum = more;
         else if (strcmp(key, "start_unix_ns") == 0) sum = more < sum ? more : sum;
         else if (is_peak) sum = more > sum ? more : sum;
-        else sum = (json_int_t)((uint64_t)sum + (uint64_t)more);
+        else sum = (json_int_t)total;
         json_object_set_new(sums, key, json_integer(sum));
     }
 }
@@ -279,10 +281,11 @@ static bool write_all(struct merge *merge, size_t n, int64_t n_lines, struct err
 static bool choose_output(struct merge *merge, struct error *err)
 {
     struct options options = *merge->options;
+    const struct shard whole = {.count = 1};
     assert(options.n_operands > 0);
     for (int32_t i = 0; i < merge->options->n_operands; i++) {
         options.operand = shard_path(merge, i);
-        if (!output_choose(&merge->place, &options, err)) return false;
+        if (!output_choose(&merge->place, &options, &whole, err)) return false;
     }
     return true;
 }
