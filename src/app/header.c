@@ -4,12 +4,13 @@
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "base/stream.h"
 
 #define SAMPLE_BYTES       ((int64_t)64 << 10)
 #define PATH_BYTES_MAX     4096
@@ -40,6 +41,21 @@ static void mix(struct mixer *mixer, const void *data, size_t n)
         mixer->hash = (mixer->hash ^ bytes[i]) * UINT64_C(0x100000001B3);
 }
 
+/* At most `n` bytes, fewer at the file's end only; -1: errno. */
+static ssize_t read_at(int fd, void *target, size_t n, int64_t begin)
+{
+    size_t n_done = 0;
+    assert(begin >= 0);
+    while (n_done < n) {
+        ssize_t n_read = pread(fd, (char *)target + n_done, n - n_done, begin + (off_t)n_done);
+        if (n_read < 0 && errno == EINTR) continue;
+        if (n_read < 0) return -1;
+        if (n_read == 0) break;
+        n_done += (size_t)n_read;
+    }
+    return (ssize_t)n_done;
+}
+
 /* Bytes [begin, end) of a file. */
 static bool mix_span(struct mixer *mixer, int fd, int64_t begin, int64_t end)
 {
@@ -47,8 +63,7 @@ static bool mix_span(struct mixer *mixer, int fd, int64_t begin, int64_t end)
     assert(begin >= 0);
     while (begin < end) {
         size_t n = end - begin < (int64_t)sizeof buffer ? (size_t)(end - begin) : sizeof buffer;
-        ssize_t n_read = pread(fd, buffer, n, begin);
-        if (n_read < 0 && errno == EINTR) continue;
+        ssize_t n_read = read_at(fd, buffer, n, begin);
         if (n_read <= 0) return n_read == 0;
         mix(mixer, buffer, (size_t)n_read);
         begin += n_read;
@@ -61,7 +76,7 @@ static bool mix_weights(struct mixer *mixer, int fd, int64_t n_bytes)
 {
     uint64_t length = 0;
     assert(n_bytes >= 0);
-    if (pread(fd, &length, sizeof length, 0) < 0) return false;
+    if (read_at(fd, &length, sizeof length, 0) < 0) return false;
     int64_t begin = length < (uint64_t)WEIGHTS_PREFIX_MAX ? (int64_t)length + 8 : 8;
     if (begin > n_bytes) begin = n_bytes;
     int64_t middle = begin + (n_bytes - begin) / 2;
@@ -78,7 +93,7 @@ static void mix_file(struct mixer *mixer, const char *name, bool is_weights)
     struct stat file;
     int n = snprintf(path, sizeof path, "%s/%s", mixer->folder, name);
     if (mixer->failed || n < 0 || (size_t)n >= sizeof path) return;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = stream_open_fd(path);
     if (fd < 0 && errno == ENOENT) return;
     mix(mixer, name, strlen(name) + 1);
     bool is_ok = fd >= 0 && fstat(fd, &file) == 0;
@@ -110,6 +125,11 @@ static bool hash_model(uint64_t *hash, const char *folder, bool is_dummy, struct
     for (size_t i = 0; i < sizeof tokenizers / sizeof *tokenizers && !is_dummy; i++)
         mix_file(&mixer, tokenizers[i], false);
     int n_weights = is_dummy ? 0 : scandir(folder, &weights, is_weights_name, alphasort);
+    if (n_weights < 0 && !mixer.failed) {
+        mixer.failed = true;
+        error_set(err, errno == ENOMEM ? ERROR_UNAVAILABLE : ERROR_NO_INPUT, "cannot list %s: %s",
+                  folder, strerror(errno));
+    }
     for (int i = 0; i < n_weights; i++) {
         mix_file(&mixer, weights[i]->d_name, true);
         free(weights[i]);

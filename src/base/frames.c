@@ -7,12 +7,12 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include "base/stream.h"
 
@@ -50,7 +50,7 @@ bool frames_open(struct frames **frames, const char *path, bool is_zstd, struct 
     if (opened == NULL) return error_set(err, ERROR_UNAVAILABLE, "not enough memory to read");
     opened->path = strdup(path);
     opened->zstd = is_zstd ? ZSTD_createDStream() : NULL;
-    opened->fd = open(path, O_RDONLY | O_CLOEXEC);
+    opened->fd = stream_open_fd(path);
     bool is_ok = opened->path != NULL && (opened->zstd != NULL || !is_zstd);
     if (!is_ok) error_set(err, ERROR_UNAVAILABLE, "not enough memory to read %s", path);
     else if (opened->fd < 0)
@@ -124,6 +124,13 @@ static bool reserve(struct frames *frames, size_t n, struct error *err)
     return true;
 }
 
+/* zstd allocates while it decodes, and that it could not says nothing about the frame. */
+static bool is_memory_error(size_t hint)
+{
+    assert(ZSTD_isError(hint));
+    return ZSTD_getErrorCode(hint) == ZSTD_error_memory_allocation;
+}
+
 static enum frames_status next_frame(struct frames *frames, struct error *err)
 {
     assert(frames->zstd != NULL);
@@ -139,6 +146,10 @@ static enum frames_status next_frame(struct frames *frames, struct error *err)
         frames->n_text = out.pos;
         frames->input_index = in.pos;
         is_held_back = out.pos == out.size;
+        if (ZSTD_isError(hint) && is_memory_error(hint)) {
+            error_set(err, ERROR_UNAVAILABLE, "not enough memory to read %s", frames->path);
+            return FRAMES_FAILED;
+        }
         if (ZSTD_isError(hint)) return FRAMES_BROKEN;
         if (hint == 0) return FRAMES_GROUP;
     }
@@ -171,7 +182,10 @@ static bool take_raw(struct frames *frames, int64_t begin_bytes, struct error *e
     assert(begin_bytes >= 0);
     frames->n_text = 0;
     if (!reserve(frames, STREAM_CHUNK_BYTES, err)) return false;
-    ssize_t n = pread(frames->fd, frames->text, STREAM_CHUNK_BYTES, begin_bytes);
+    ssize_t n;
+    do {
+        n = pread(frames->fd, frames->text, STREAM_CHUNK_BYTES, begin_bytes);
+    } while (n < 0 && errno == EINTR);
     if (n < 0) return fail_read(frames, err);
     size_t n_compared = (size_t)n < sizeof magic ? (size_t)n : sizeof magic;
     bool is_frame = memcmp(frames->text, magic, n_compared) == 0;
@@ -195,7 +209,7 @@ enum frames_status frames_next(struct frames *frames, struct frames_group *group
 
 /* ---- behind a broken group ---- */
 
-/* Whether a whole frame stands at the start of `data`. */
+/* Whether a whole frame stands at the start of `data`; for want of memory, whether one might. */
 static bool holds_frame(struct frames *frames, const char *data, size_t n)
 {
     ZSTD_inBuffer in = {data, n, 0};
@@ -204,7 +218,7 @@ static bool holds_frame(struct frames *frames, const char *data, size_t n)
     for (;;) {
         ZSTD_outBuffer out = {frames->text, frames->n_text_max, 0};
         size_t hint = ZSTD_decompressStream(frames->zstd, &out, &in);
-        if (ZSTD_isError(hint)) return false;
+        if (ZSTD_isError(hint)) return is_memory_error(hint);
         if (hint == 0) return true;
         if (in.pos == in.size && out.pos < out.size) return false;
     }

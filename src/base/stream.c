@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 enum format { FORMAT_UNKNOWN, FORMAT_PLAIN, FORMAT_ZSTD, FORMAT_GZIP };
 
@@ -41,14 +42,22 @@ void stream_close(struct stream *stream)
     free(stream);
 }
 
+int stream_open_fd(const char *path)
+{
+    int fd;
+    assert(path != NULL);
+    do {
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+    } while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
 /* Sets fd; errno says why not. A directory opens well and fails at the first read: too late. */
 static bool stream_open_file(struct stream *stream, const char *path)
 {
     assert(stream->fd < 0);
-    do {
-        stream->fd = open(path, O_RDONLY | O_CLOEXEC);
-    } while (stream->fd < 0 && errno == EINTR);
     struct stat status;
+    stream->fd = stream_open_fd(path);
     if (stream->fd < 0 || fstat(stream->fd, &status) != 0) return false;
     errno = EISDIR;
     return !S_ISDIR(status.st_mode);
@@ -162,8 +171,9 @@ static bool decode_zstd(struct stream *stream, char *target, size_t n_bytes_max,
     ZSTD_outBuffer out = {target, n_bytes_max, 0};
     size_t hint = ZSTD_decompressStream(stream->zstd, &out, &in);
     if (ZSTD_isError(hint)) {
-        return error_set(err, ERROR_FORMAT, "%s is damaged zstd data: %s", stream->label,
-                         ZSTD_getErrorName(hint));
+        bool is_memory = ZSTD_getErrorCode(hint) == ZSTD_error_memory_allocation;
+        return error_set(err, is_memory ? ERROR_UNAVAILABLE : ERROR_FORMAT,
+                         "%s is damaged zstd data: %s", stream->label, ZSTD_getErrorName(hint));
     }
     stream->is_in_frame = hint != 0;
     stream->input_index = in.pos;
@@ -182,7 +192,8 @@ static bool decode_gzip(struct stream *stream, char *target, size_t n_bytes_max,
     gzip->avail_out = (uInt)n_bytes_max;
     int status = inflate(gzip, Z_NO_FLUSH);
     if (status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR) {
-        return error_set(err, ERROR_FORMAT, "%s is damaged gzip data: %s", stream->label,
+        return error_set(err, status == Z_MEM_ERROR ? ERROR_UNAVAILABLE : ERROR_FORMAT,
+                         "%s is damaged gzip data: %s", stream->label,
                          gzip->msg != NULL ? gzip->msg : zError(status));
     }
     stream->is_in_frame = status != Z_STREAM_END;

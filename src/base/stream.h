@@ -32,6 +32,9 @@ bool stream_read(struct stream *stream, char *target, size_t n_bytes_max, size_t
  * that stops inside a block may still keep stream_read waiting. */
 bool stream_wait(struct stream *stream, int hurry_fd);
 
+/* Opens for reading, past interruptions; -1: errno says why not. */
+int stream_open_fd(const char *path);
+
 /* Reads a whole small file (JSON, say) into `arena`, NUL-terminated; refuses > bytes_max. */
 bool stream_read_file(const char *path, size_t bytes_max, struct arena *arena,
                       struct bytes *content, struct error *err);

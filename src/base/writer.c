@@ -95,8 +95,11 @@ static bool take_file(struct writer *writer, const struct writer_options *option
     if (!writer->is_regular || writer->fd == STDOUT_FILENO) return true;
     if (options->sync && flock(writer->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
         return error_set(err, ERROR_CREATE, "%s is being written by another run", options->path);
-    if (ftruncate(writer->fd, keep_bytes) == 0 && lseek(writer->fd, keep_bytes, SEEK_SET) >= 0)
-        return true;
+    int cut_status;
+    do {
+        cut_status = ftruncate(writer->fd, keep_bytes);
+    } while (cut_status != 0 && errno == EINTR);
+    if (cut_status == 0 && lseek(writer->fd, keep_bytes, SEEK_SET) >= 0) return true;
     return error_set(err, ERROR_CREATE, "cannot write %s: %s", options->path, strerror(errno));
 }
 

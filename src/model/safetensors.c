@@ -4,7 +4,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,7 +20,7 @@
 static bool map_file(struct safetensors_file *file, const char *path, struct error *err)
 {
     assert(path);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = stream_open_fd(path);
     struct stat info;
     if (fd < 0) return error_set(err, ERROR_NO_INPUT, "%s: %s", path, strerror(errno));
     if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size < 8) {
