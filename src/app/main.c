@@ -3,10 +3,12 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "app/app.h"
 
@@ -141,6 +143,20 @@ static void print_error(const struct error *err, bool json)
     fputs("\"}\n", stderr);
 }
 
+static bool errors_are_json;
+
+/* Memory for jansson, which without it would call a good line no JSON, or leave out a field of an
+ * answer. What is in the output stays good wherever a run ends (invariant I13), so here it ends. */
+static void *allocate(size_t n_bytes)
+{
+    struct error err = {0};
+    void *memory = malloc(n_bytes);
+    if (memory != NULL || n_bytes == 0) return memory;
+    error_set(&err, ERROR_UNAVAILABLE, "not enough memory for JSON: %zu bytes more", n_bytes);
+    print_error(&err, errors_are_json);
+    _exit(ERROR_UNAVAILABLE);
+}
+
 /* In the place of a standard stream that is closed, the next file that is opened would be taken for
  * it. What is put there can neither be read nor written, as the caller wished. */
 static void hold_places(void)
@@ -159,6 +175,8 @@ int main(int argc, char **argv)
     const char *const *words = (const char *const *)argv + 1;
     /* Writes to a closed pipe then fail with EPIPE, which their callers expect. */
     signal(SIGPIPE, SIG_IGN);
+    errors_are_json = wants_json(argc - 1, words);
+    json_set_alloc_funcs(allocate, free);
     struct error err = {0};
     int status = 0;
     bool is_done = run_words(argc - 1, words, &status, &err);
@@ -166,6 +184,6 @@ int main(int argc, char **argv)
     bool is_flushed = flush_output(&flush_err);
     if (is_done && is_flushed) return status;
     const struct error *failure = is_done ? &flush_err : &err;
-    print_error(failure, wants_json(argc - 1, words));
+    print_error(failure, errors_are_json);
     return (int)failure->code;
 }

@@ -613,6 +613,10 @@ static enum prompts_status read_next(struct prompts *prompts, struct prompt *pro
                                       "the line has more than %zu bytes", PROMPTS_LINE_BYTES_MAX);
     if (is_ok) is_ok = read_line(prompts, value, prompt, &rejection, err);
     json_decref(value);
+    if (!is_ok && rejection.error.code == ERROR_UNAVAILABLE) { /* no fault of the line */
+        *err = rejection.error;
+        return PROMPTS_FAILED;
+    }
     if (!is_ok && !prompt->has_id && rejection.code != PROMPT_GOOD) { /* unreadable */
         uint64_t key = ledger_line_key('l', prompt->index);
         if (!look_up(prompts, prompt, key, err)) return PROMPTS_FAILED;

@@ -3,10 +3,12 @@
 #include "model/config.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/stream.h"
 
@@ -277,7 +279,7 @@ static bool read_object(const char *path, bool optional, struct arena *arena, js
     size_t mark = arena->used_bytes;
     if (!stream_read_file(path, CONFIG_BYTES_MAX, arena, &text, &first)) {
         *root = NULL;
-        if (optional && first.code == ERROR_NO_INPUT) return true;
+        if (optional && access(path, F_OK) != 0 && errno == ENOENT) return true;
         if (err) *err = first;
         return false;
     }

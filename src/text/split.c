@@ -183,7 +183,9 @@ bool split_compile(struct split *split, const char *regex, struct error *err)
     if (code == NULL) {
         char why[128];
         pcre2_get_error_message(code_error, (PCRE2_UCHAR *)why, sizeof why);
-        return error_set(err, ERROR_FORMAT, "the regex is not valid: %s", why);
+        bool is_memory = code_error == PCRE2_ERROR_HEAP_FAILED;
+        return error_set(err, is_memory ? ERROR_UNAVAILABLE : ERROR_FORMAT,
+                         "the regex is not valid: %s", why);
     }
     /* Only a matter of speed: matching falls back to the interpreter by itself. */
     (void)pcre2_jit_compile(code, PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD);
@@ -279,7 +281,8 @@ static bool find_match(struct split_cursor *cursor, struct split_matcher *matche
         if (status < 0) {
             char why[128];
             pcre2_get_error_message(status, (PCRE2_UCHAR *)why, sizeof why);
-            return error_set(err, ERROR_FORMAT, "the tokenizer's split regex fails at byte %zu: %s",
+            return error_set(err, status == PCRE2_ERROR_NOMEMORY ? ERROR_UNAVAILABLE : ERROR_FORMAT,
+                             "the tokenizer's split regex fails at byte %zu: %s",
                              cursor->search_from, why);
         }
         const size_t *ends = pcre2_get_ovector_pointer(matcher->data);

@@ -59,12 +59,15 @@ static json_t *parse_json(struct bytes content, size_t flags, struct error *err)
     return json;
 }
 
-/* Reads `dir`/`name`, NUL-terminated, into `arena`. */
+/* Reads `dir`/`name`, which is there, NUL-terminated, into `arena`. ERROR_NO_INPUT is left to those
+ * that are not: without a tokenizer a run goes on. */
 static bool read_text(const char *dir, const char *name, struct arena *arena, struct bytes *content,
                       struct error *err)
 {
     assert(arena->base != NULL);
-    return stream_read_file(path_in(dir, name).text, FILE_BYTES_MAX, arena, content, err);
+    if (stream_read_file(path_in(dir, name).text, FILE_BYTES_MAX, arena, content, err)) return true;
+    if (err != NULL && err->code == ERROR_NO_INPUT) err->code = ERROR_IO;
+    return false;
 }
 
 /* NULL: `err` names the file. The caller owns the value. */
