@@ -3,9 +3,11 @@
 the end every line has exactly one answer, the one that an undisturbed run gives. And what run
 refuses to go on with, or says about it. Times and tears are random; the seed is printed.
 
-Usage: resume.py EXECUTABLE [SEED]
+Usage: resume.py EXECUTABLE [--seed N] [--kills N]
+  --kills N   only the killing, until N runs were killed and half of these outputs torn
 """
 
+import argparse
 import json
 import os
 import pathlib
@@ -124,56 +126,74 @@ def tear(path, chance):
         path.write_bytes(cut + bytes(chance.randrange(1, 300)))
 
 
-def kill_until_complete(box, options, chance, whole_s):
-    """The number of kills that it took. `whole_s`: what an undisturbed run takes."""
-    n_kills = 0
+class Kills:
+    """What was done to runs so far. `whole_s`: what an undisturbed one takes."""
+
+    def __init__(self, seed):
+        self.chance, self.whole_s = random.Random(seed), 0.0
+        self.n, self.n_torn, self.n_rounds = 0, 0, 0
+
+    def tear(self, output):
+        """Every second kill in the long run leaves a broken write behind, header apart."""
+        is_due = 2 * self.n_torn < self.n or self.chance.random() < 0.25
+        if is_due and output.exists() and output.stat().st_size > 900:
+            tear(output, self.chance)
+            self.n_torn += 1
+
+
+def kill_until_complete(box, options, kills):
+    """Goes on with the same command until it is left to end."""
+    n_before = kills.n
     while True:
         child = box.start("--window", "4", "--flush-every", "0.01", *options)
         try:
-            child.wait(chance.uniform(0.02, 0.25) * whole_s * 1.02**n_kills)
+            share = kills.chance.uniform(0.02, 0.25) * 1.02 ** (kills.n - n_before)
+            child.wait(share * kills.whole_s)
         except subprocess.TimeoutExpired:
             child.kill()
-            n_kills += 1
         message = child.communicate()[1]
         if child.returncode != -signal.SIGKILL:
             assert child.returncode == 1, (child.returncode, message)
-            return n_kills
-        if chance.random() < 0.5 and box.output.exists() and box.output.stat().st_size > 900:
-            tear(box.output, chance)
+            return
+        kills.n += 1
+        kills.tear(box.output)
 
 
-# ---- the checks: each gets the program, a folder of its own and the seed ----
+# ---- the checks: each gets the program, a folder of its own and the options ----
 
 
-def check_kills(program, folder, seed):
+def check_kills(program, folder, options):
     """killed and torn at random, runs still end with the answers of an undisturbed one"""
-    chance, n_kills, n_rounds = random.Random(seed), 0, 0
+    kills, n_least = Kills(options.seed), options.kills or KILLS_MIN
     box = Box(program, folder, "whole.jsonl")
     begin = time.monotonic()
     assert box.run("--window", "4", "--flush-every", "0.01")[0] == 1
-    whole_s = time.monotonic() - begin
+    kills.whole_s = time.monotonic() - begin
     _, expected, manifest = box.records()
     assert manifest["verdict"] == "complete" and manifest["resumed"] == 0, manifest
     assert len(expected) == manifest["lines"] == 60, manifest
     assert manifest["answered"] == sum("error" not in a or a["error"] is None
                                        for a in expected.values())
     rounds = [("a.jsonl.zst", []), ("b.jsonl", []), ("c.jsonl.zst", ["--ordered"])]
-    while n_kills < KILLS_MIN and time.monotonic() < begin + KILLING_SECONDS_MAX:
-        name, options = rounds[n_rounds % len(rounds)]
-        box = Box(program, folder, f"{n_rounds}{name}")
-        n_kills += kill_until_complete(box, options, chance, whole_s)
-        n_rounds += 1
+    while kills.n < n_least or options.kills and 2 * kills.n_torn < n_least:
+        if not options.kills and time.monotonic() > begin + KILLING_SECONDS_MAX:
+            break
+        name, words = rounds[kills.n_rounds % len(rounds)]
+        box = Box(program, folder, f"{kills.n_rounds}{name}")
+        kill_until_complete(box, words, kills)
+        kills.n_rounds += 1
         _, answers, manifest = box.records()
-        assert answers == expected, f"round {n_rounds}: {set(answers) ^ set(expected)}"
+        assert answers == expected, f"round {kills.n_rounds}: {set(answers) ^ set(expected)}"
         assert manifest["verdict"] == "complete" and manifest["lines"] == 60, manifest
         before = box.output.read_bytes()
         status, message = box.run()
         assert status == 1 and "nothing is left to do" in message, message
         assert box.output.read_bytes() == before, "a run without work changed the file"
-    print(f"# {n_kills} kills in {n_rounds} rounds, seed {seed}")
+    print(f"# {kills.n} kills, {kills.n_torn} of them torn, in {kills.n_rounds} rounds and "
+          f"{time.monotonic() - begin:.0f} s, seed {options.seed}")
 
 
-def check_stop(program, folder, _seed):
+def check_stop(program, folder, _options):
     """SIGTERM ends with a manifest that says incomplete, and the same command goes on"""
     box = Box(program, folder)
     child = box.start("--window", "2", "--flush-every", "0")
@@ -195,7 +215,7 @@ def check_stop(program, folder, _seed):
     assert summary["resumed"] == n_first and summary["requests"] == 60 - n_first, summary
 
 
-def check_failures_count(program, folder, _seed):
+def check_failures_count(program, folder, _options):
     """lines that failed before count in the exit status of a run without work"""
     box = Box(program, folder)
     box.write(box.lines[:8])
@@ -209,7 +229,7 @@ def check_failures_count(program, folder, _seed):
     assert len(box.records()[1]) == 11
 
 
-def check_settings(program, folder, _seed):
+def check_settings(program, folder, _options):
     """a changed setting is refused by name; -f begins anew, --resume=force goes on"""
     box = Box(program, folder)
     assert box.run("--limit", "10", "--threshold", "0.9")[0] == 0
@@ -229,7 +249,7 @@ def check_settings(program, folder, _seed):
     assert len(answers) == 3 and header["settings"] == {"threshold": "0.8"}
 
 
-def check_lines(program, folder, _seed):
+def check_lines(program, folder, _options):
     """a changed line is refused with its place, unless forced; grown and re-ordered input is not"""
     box = Box(program, folder)
     prompts = [line for line in make_lines() if line.startswith('{"id"')][:12]
@@ -253,7 +273,7 @@ def check_lines(program, folder, _seed):
     assert texts(box.records()[1]) == second
 
 
-def check_foreign(program, folder, _seed):
+def check_foreign(program, folder, _options):
     """files of others are refused; empty ones and those torn inside the header are ours"""
     box = Box(program, folder)
     box.write(box.lines[:4])
@@ -274,7 +294,7 @@ def check_foreign(program, folder, _seed):
         assert box.records()[1] == expected
 
 
-def check_damage(program, folder, _seed):
+def check_damage(program, folder, _options):
     """damage before whole answers is refused with its byte, and cut there by force"""
     box = Box(program, folder)
     box.write(make_lines()[:12])
@@ -291,7 +311,7 @@ def check_damage(program, folder, _seed):
     assert box.records()[1] == expected
 
 
-def check_full_disk(program, folder, _seed):
+def check_full_disk(program, folder, _options):
     """a full disk says how many answers are safe, and the run goes on when there is room"""
     for name in ("full.jsonl.zst", "full.jsonl"):
         box = Box(program, folder, name)
@@ -310,7 +330,7 @@ def check_full_disk(program, folder, _seed):
         assert len(box.records()[1]) == 60
 
 
-def check_pipes(program, folder, _seed):
+def check_pipes(program, folder, _options):
     """standard output, pipes and devices get lines of answers only"""
     box = Box(program, folder)
     box.write(make_lines()[:3])
@@ -323,7 +343,7 @@ def check_pipes(program, folder, _seed):
         assert ["id" in json.loads(line) for line in text.splitlines()] == 3 * [True]
 
 
-def check_strict_and_preview(program, folder, _seed):
+def check_strict_and_preview(program, folder, _options):
     """--dry-run changes nothing, --strict checks answered lines as well"""
     box = Box(program, folder)
     box.write(make_lines()[:6])
@@ -339,7 +359,7 @@ def check_strict_and_preview(program, folder, _seed):
     assert len(box.records()[1]) == 6
 
 
-def check_two(program, folder, _seed):
+def check_two(program, folder, _options):
     """while one run writes the output, a second is refused and leaves it alone"""
     box = Box(program, folder)
     child = box.start("--window", "1", "--flush-every", "0", "--cache", "none", "--threshold", "0")
@@ -352,7 +372,7 @@ def check_two(program, folder, _seed):
     assert len(box.records()[1]) == 60
 
 
-def check_backend(program, folder, _seed):
+def check_backend(program, folder, _options):
     """another backend goes on, with a note"""
     box = Box(program, folder)
     box.write(make_lines()[:4])
@@ -368,19 +388,23 @@ CHECKS = [check_kills, check_stop, check_failures_count, check_settings, check_l
 
 
 def main():
-    program = pathlib.Path(sys.argv[1]).resolve()
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("program", type=pathlib.Path)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kills", type=int, default=0)
+    options = parser.parse_args()
+    program, checks = options.program.resolve(), CHECKS[:1] if options.kills else CHECKS
     os.environ.pop("DLLM_BATCH_MODEL", None)
     if shutil.which("zstd") is None:
         print("1..0 # SKIP without zstd")
         return
-    print(f"1..{len(CHECKS)}")
+    print(f"1..{len(checks)}")
     n_failed = 0
-    for number, check in enumerate(CHECKS, 1):
+    for number, check in enumerate(checks, 1):
         problem = None
         with tempfile.TemporaryDirectory(prefix="dllm-resume-") as folder:
             try:
-                check(program, pathlib.Path(folder), seed)
+                check(program, pathlib.Path(folder), options)
             except (AssertionError, KeyError, IndexError, ValueError, OSError,
                     subprocess.SubprocessError) as failure:
                 problem = failure
