@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "model/config.h"
@@ -106,6 +107,20 @@ Test(config, generation_config_overlays_the_family_defaults)
     cr_assert_eq(config.top_p, 1.0);
     cr_assert_eq(config.n_stop_ids, 2);
     cr_assert_str_eq(config.remasking, "random");
+}
+
+Test(config, a_generation_config_that_is_there_but_cannot_be_read_is_an_error)
+{
+    struct model_config config;
+    struct error err = {0};
+    char path[256];
+    snprintf(path, sizeof path, "%s/generation_config.json", folder);
+    write_file("config.json", "{" LLADA IDS "}");
+    cr_assert_eq(mkdir(path, 0700), 0);
+    cr_expect_not(config_read(&config, folder, &arena, &err));
+    cr_expect_eq(err.code, ERROR_NO_INPUT);
+    cr_expect(strstr(err.message, "generation_config.json"), "%s", err.message);
+    rmdir(path);
 }
 
 Test(config, wrong_values_are_refused_with_their_key)
