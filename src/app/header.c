@@ -49,8 +49,7 @@ static ssize_t read_at(int fd, void *target, size_t n, int64_t begin)
     while (n_done < n) {
         ssize_t n_read = pread(fd, (char *)target + n_done, n - n_done, begin + (off_t)n_done);
         if (n_read < 0 && errno == EINTR) continue;
-        if (n_read < 0) return -1;
-        if (n_read == 0) break;
+        if (n_read <= 0) return n_read < 0 ? -1 : (ssize_t)n_done;
         n_done += (size_t)n_read;
     }
     return (ssize_t)n_done;
