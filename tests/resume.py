@@ -15,6 +15,7 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ MODEL = ROOT / "data" / "models" / "tiny-llada"
 KILLS_MIN = 64
 KILLING_SECONDS_MAX = 100  # for builds with sanitizers
 RUN_SECONDS_MAX = 60
+LOCK_DEAD_SECONDS = 120  # LOCK_DEAD_NS of src/app/lock.h
 
 
 def make_lines():
@@ -53,6 +55,7 @@ class Box:
     def __init__(self, program, folder, name="out.jsonl.zst"):
         self.program, self.folder = program, folder
         self.input, self.output = folder / "in.jsonl", folder / name
+        self.lock = folder / (name + ".lock")
         self.write(make_lines())
 
     def write(self, lines):
@@ -365,11 +368,67 @@ def check_two(program, folder, _options):
     child = box.start("--window", "1", "--flush-every", "0", "--cache", "none", "--threshold", "0")
     while not box.output.exists() or box.output.stat().st_size < 600:
         time.sleep(0.002)
+    owner = json.loads(box.lock.read_text())
+    assert owner["pid"] == child.pid and owner["host"] == socket.gethostname(), owner
     for options in ([], ["-f"]):
         status, message = box.run("--cache", "none", "--threshold", "0", *options)
         assert status == 73 and "is being written by another run" in message, message
+        assert f"pid {child.pid}" in message, message
     assert child.communicate() and child.returncode == 1
+    assert not box.lock.exists(), "the lock outlived its run"
     assert len(box.records()[1]) == 60
+
+
+def check_dead_owner(program, folder, _options):
+    """a killed run leaves its lock, a stopped one does not, and both are gone on with at once"""
+    box = Box(program, folder)
+    for number, is_left in ((signal.SIGKILL, True), (signal.SIGTERM, False)):
+        child = box.start("--window", "1", "--flush-every", "0")
+        while not box.output.exists() or box.output.stat().st_size < 700:
+            time.sleep(0.002)
+        child.send_signal(number)
+        child.communicate()
+        assert box.lock.exists() == is_left, number
+        begin = time.monotonic()
+        status, message = box.run("--limit", "8")
+        assert status == 0 and "waiting" not in message, message
+        assert time.monotonic() - begin < LOCK_DEAD_SECONDS / 4
+        box.output.unlink()
+    assert [path.name for path in folder.iterdir()] == ["in.jsonl"]
+
+
+def check_other_host(program, folder, _options):
+    """another host's run is waited for until it is known to be alive or dead; signals end that"""
+    box = Box(program, folder)
+    box.write(box.lines[:4])
+    owner = {"host": "moon", "boot": "b", "pid_space": "p", "pid": 41, "job": "sun:7"}
+
+    def lock(age_s, **facts):
+        box.lock.write_text(json.dumps(owner | facts) + "\n")
+        os.utime(box.lock, (time.time() - age_s,) * 2)
+
+    lock(10_000)
+    status, message = box.run("--limit", "1")
+    assert status == 0 and "waiting" not in message, message
+    lock(LOCK_DEAD_SECONDS - 3)
+    status, message = box.run("--limit", "2")
+    assert status == 0 and "locked by another run (host moon, pid 41, job sun:7)" in message
+    assert "waiting up to 3 s" in message or "waiting up to 4 s" in message, message
+    lock(60)
+    child = box.start()
+    assert "waiting up to" in child.stderr.readline()
+    os.utime(box.lock)
+    assert "is being written by another run: host moon, pid 41" in child.communicate()[1]
+    assert child.returncode == 73
+    lock(60)
+    child = box.start()
+    assert "waiting up to" in child.stderr.readline()
+    child.terminate()
+    assert "stopped while waiting" in child.communicate()[1] and child.returncode == 75
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_CLUSTER_NAME": "sun", "SLURM_RESTART_COUNT": "1"}
+    status, message = box.run(env=os.environ | slurm)
+    assert status == 0 and "waiting" not in message, message
+    assert len(box.records()[1]) == 4 and not box.lock.exists()
 
 
 def check_backend(program, folder, _options):
@@ -384,7 +443,7 @@ def check_backend(program, folder, _options):
 
 CHECKS = [check_kills, check_stop, check_failures_count, check_settings, check_lines, check_foreign,
           check_damage, check_full_disk, check_pipes, check_strict_and_preview, check_two,
-          check_backend]
+          check_dead_owner, check_other_host, check_backend]
 
 
 def main():

@@ -18,6 +18,7 @@
 #include "app/output.h"
 #include "app/planning.h"
 #include "app/prompts.h"
+#include "app/report.h"
 #include "app/settings.h"
 #include "app/trace.h"
 #include "app/window.h"
@@ -297,7 +298,10 @@ static bool write_records(struct replay *replay, struct error *err)
 {
     struct output_end end;
     struct error close_failure = {0};
+    struct report report;
     assert(replay->output == NULL);
+    report_init(&report, replay->options, stderr, false, clock_now_ns());
+    if (!output_lock(&replay->place, replay->options, &report, err)) return false;
     if (!output_open(&replay->output, &replay->place, replay->options, NULL, err)) return false;
     bool is_ok = output_start_window(replay->output, replay->planning.window.n_prompts, err) &&
                  put_failures(replay, err);
@@ -509,6 +513,7 @@ bool cmd_replay(const struct options *options, int *status, struct error *err)
     replay->options = options;
     bool is_ok = replay_all(replay, err);
     *status = replay->planning.n_bad > 0 ? 1 : 0;
+    output_unlock(&replay->place);
     arena_destroy(&replay->scratch);
     engine_close(&replay->engine);
     planning_close(&replay->planning);

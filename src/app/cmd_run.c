@@ -592,6 +592,7 @@ static bool find_answers(struct run *run, struct error *err)
     assert(run->header == NULL);
     if (!run->place.is_file || options->dry_run) return true;
     if (!header_make(&run->header, options, run->style.model_name, err)) return false;
+    if (!output_lock(&run->place, options, &run->report, err)) return false;
     bool is_forced = strcmp(options->resume, "force") == 0;
     if (!run->place.exists)
         return run->place.overwrite ||
@@ -732,6 +733,7 @@ bool cmd_run(const struct options *options, int *status, struct error *err)
         *status = run->report.n_failed + run->resume.n_failed > 0 ? 1 : 0;
     }
     is_ok = finish_output(run, is_ok, err);
+    output_unlock(&run->place);
     /* A reader that hangs on a silent pipe cannot be stopped; the process's end will. */
     if (is_filled(run, SETTLE_MS)) run_close(run);
     return is_ok;

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "app/lock.h"
 #include "base/clock.h"
 #include "base/stream.h"
 
@@ -126,9 +127,29 @@ bool output_choose(struct output_place *place, const struct options *options,
            (strcmp(place->path, "-") == 0 || check_file(place, options, err));
 }
 
+bool output_lock(struct output_place *place, const struct options *options, struct report *report,
+                 struct error *err)
+{
+    struct lock *lock = NULL;
+    assert(place->lock == NULL);
+    if (!place->is_file) return true;
+    if (!lock_take(&lock, place->path, report, err)) return false;
+    place->lock = lock;
+    place->exists = false;
+    return check_file(place, options, err);
+}
+
+void output_unlock(struct output_place *place)
+{
+    assert(place->lock == NULL || place->path[0] != '\0');
+    lock_release(place->lock);
+    place->lock = NULL;
+}
+
 /* ---- writing ---- */
 
 struct output {
+    struct lock *lock; /* borrowed; NULL: none */
     struct writer *writer;
     uint64_t flushed_ns, flush_every_ns;
     int64_t n_written, n_safe; /* lines, headers apart */
@@ -137,11 +158,22 @@ struct output {
     int32_t n_slots, n_slots_max, next; /* slots before `next` are written */
 };
 
+/* A run that slept for long may have lost its file to another, whose answers must not suffer. */
+static bool may_write(struct output *output, struct error *err)
+{
+    struct error failure = {0};
+    assert(output->writer != NULL);
+    if (output->lock == NULL || lock_renew(output->lock, &failure)) return true;
+    writer_give_up(output->writer, &failure);
+    *err = failure;
+    return false;
+}
+
 bool output_flush(struct output *output, struct error *err)
 {
     assert(output->writer != NULL);
     output->flushed_ns = clock_now_ns();
-    if (!writer_flush(output->writer, err)) return false;
+    if (!may_write(output, err) || !writer_flush(output->writer, err)) return false;
     output->n_safe = output->n_written;
     return true;
 }
@@ -160,7 +192,8 @@ bool output_open(struct output **output, const struct output_place *place,
     assert(place->path[0] != '\0');
     struct output *opened = calloc(1, sizeof *opened);
     if (opened == NULL) return error_set(err, ERROR_UNAVAILABLE, "not enough memory to write");
-    *opened = (struct output){.ordered = options->ordered,
+    *opened = (struct output){.lock = place->lock,
+                              .ordered = options->ordered,
                               .flushed_ns = clock_now_ns(),
                               .flush_every_ns = (uint64_t)(options->flush_every * 1e9)};
     const struct writer_options writer_options = {.path = place->path,
@@ -194,7 +227,7 @@ bool output_tick(struct output *output, struct error *err)
 static bool write_line(struct output *output, char *line, struct error *err)
 {
     assert(line != NULL);
-    bool is_ok = writer_append(output->writer, line, strlen(line), err) &&
+    bool is_ok = may_write(output, err) && writer_append(output->writer, line, strlen(line), err) &&
                  writer_append(output->writer, "\n", 1, err);
     free(line);
     output->n_written += is_ok;

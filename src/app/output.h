@@ -9,6 +9,7 @@
 
 #include "app/options.h"
 #include "app/prompts.h"
+#include "app/report.h"
 #include "app/shard.h"
 #include "base/arena.h"
 #include "base/error.h"
@@ -27,6 +28,7 @@ struct output_place {
     bool is_file;       /* neither standard output nor a pipe or device */
     bool exists;        /* the file may be gone on with: it holds its first `keep_bytes`, */
     int64_t keep_bytes; /* which the caller finds out (app/resume.h); output_choose says 0 */
+    struct lock *lock;  /* of a file that output_lock has locked; else NULL */
 };
 
 /* Writes the name that a shard's file `path` has to `name` [OUTPUT_PATH_BYTES_MAX]; devices and
@@ -38,6 +40,15 @@ bool output_number(const struct shard *shard, const char *path, char *name, stru
  * exists (of run: `exists` says so). Creates nothing. */
 bool output_choose(struct output_place *place, const struct options *options,
                    const struct shard *shard, struct error *err);
+
+/* Keeps other runs away from a file (app/lock.h), waiting for one that may be dead, and then looks
+ * again: it may have changed what is there. Before the file is read; nothing to do for what is no
+ * file. False: as lock_take and output_choose. */
+bool output_lock(struct output_place *place, const struct options *options, struct report *report,
+                 struct error *err);
+
+/* When everything is written; nothing to do if it is not locked. */
+void output_unlock(struct output_place *place);
 
 /* ---- lines ---- */
 
@@ -59,7 +70,8 @@ char *output_line(const struct output_style *style, const struct prompt *prompt,
 struct output;
 
 /* Creates the file, or goes on with it. `options`: ordered (lines go out in the order of their
- * slots), flush_every. `header`: a line that goes first and at once, or NULL. Heap; close it. */
+ * slots), flush_every. `header`: a line that goes first and at once, or NULL. Heap; close it. The
+ * place's lock is borrowed; once it is lost, nothing more is written, and every call fails. */
 bool output_open(struct output **output, const struct output_place *place,
                  const struct options *options, const char *header, struct error *err);
 

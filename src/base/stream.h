@@ -76,7 +76,7 @@ struct writer_options {
     bool overwrite;   /* an existing regular file is truncated; else refused with ERROR_CREATE */
     bool append;      /* an existing file keeps its first `keep_bytes`, and is written on there */
     int64_t keep_bytes;
-    bool sync; /* each flush of a regular file makes it durable, and nobody else may write it */
+    bool sync; /* each flush of a regular file makes it durable */
 };
 
 /* Devices and pipes are opened whether `overwrite` says so or not. Heap; close it. The program must
@@ -94,6 +94,9 @@ size_t writer_pending_bytes(const struct writer *writer);
  * sees whole frames, also after a power cut with `sync`. Nothing pending: does nothing. EINTR and
  * short writes are retried. */
 bool writer_flush(struct writer *writer, struct error *err);
+
+/* Writes nothing any more, what is pending neither: every later call tells the failure `why`. */
+void writer_give_up(struct writer *writer, const struct error *why);
 
 /* Flushes, syncs a regular file, closes. Always frees, also when it returns false. NULL is fine.
  * Compressed output that never got a byte becomes one empty frame, so that it is valid zstd.

@@ -9,7 +9,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zstd.h>
@@ -83,8 +82,7 @@ static bool open_file(struct writer *writer, const struct writer_options *option
     }
 }
 
-/* Cuts a regular file off behind what is kept. Two runs that write one file would spoil it, so the
- * second is refused before it cuts; where files cannot be locked, nobody is. */
+/* Cuts a regular file off behind what is kept. */
 static bool take_file(struct writer *writer, const struct writer_options *options,
                       struct error *err)
 {
@@ -93,8 +91,6 @@ static bool take_file(struct writer *writer, const struct writer_options *option
     assert(keep_bytes >= 0);
     writer->is_regular = fstat(writer->fd, &status) == 0 && S_ISREG(status.st_mode);
     if (!writer->is_regular || writer->fd == STDOUT_FILENO) return true;
-    if (options->sync && flock(writer->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-        return error_set(err, ERROR_CREATE, "%s is being written by another run", options->path);
     int cut_status;
     do {
         cut_status = ftruncate(writer->fd, keep_bytes);
@@ -270,6 +266,12 @@ bool writer_flush(struct writer *writer, struct error *err)
     if (writer->pending_bytes == 0) return true;
     bool is_ok = frame_finish(writer) && (!writer->syncs || file_sync(writer));
     return is_ok || tell_failure(writer, err);
+}
+
+void writer_give_up(struct writer *writer, const struct error *why)
+{
+    assert(why->code != ERROR_NONE);
+    if (writer->failure.code == ERROR_NONE) writer->failure = *why;
 }
 
 bool writer_is_broken_pipe(const struct writer *writer)
