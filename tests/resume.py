@@ -27,6 +27,7 @@ MODEL = ROOT / "data" / "models" / "tiny-llada"
 KILLS_MIN = 64
 KILLING_SECONDS_MAX = 100  # for builds with sanitizers
 RUN_SECONDS_MAX = 60
+STOP_SECONDS_MAX = 6  # five are promised where nothing else is at work
 LOCK_DEAD_SECONDS = 120  # LOCK_DEAD_NS of src/app/lock.h
 
 
@@ -216,6 +217,77 @@ def check_stop(program, folder, _options):
     assert manifest["verdict"] == "complete"
     summary = json.loads(message.splitlines()[-1])
     assert summary["resumed"] == n_first and summary["requests"] == 60 - n_first, summary
+
+
+LONG = {"prompt_token_ids": [5] * 1500, "gen_length": 500, "block_length": 500, "steps": 500}
+
+
+def start_long(box, *options):
+    """A run whose every iteration takes long, once its first one is at work; lines that failed are
+    done before."""
+    box.write(["bad", *(json.dumps(LONG | {"id": f"long-{i}"}) for i in range(40)), "worse"])
+    child = box.start("--backend", "ref", "--rows", "16384", "--progress", "never", "--flush-every",
+                      "3600", *options)
+    while not box.output.exists() or box.output.stat().st_size < 100:
+        time.sleep(0.002)
+    time.sleep(1)
+    return child
+
+
+def check_five_seconds(program, folder, _options):
+    """a signal ends even an iteration that takes longer within five seconds, and all is safe"""
+    box = Box(program, folder)
+    for options in ([], ["--ordered"]):
+        child = start_long(box, *options)
+        child.send_signal(signal.SIGUSR2)
+        while "2 lines, 2 failed" not in (line := child.stderr.readline()):
+            assert line, "USR2 was not answered during the iteration"
+        begin = time.monotonic()
+        child.terminate()
+        message = child.communicate()[1]
+        took_s = time.monotonic() - begin
+        assert child.returncode == 75 and "stopped; lines done: 2" in message, message
+        assert 3 < took_s < STOP_SECONDS_MAX, took_s
+        assert not box.lock.exists()
+        header, *answers = map(json.loads, box.text().splitlines())
+        assert "header" in header and [a["error"]["line"] for a in answers] == [1, 42], answers
+        box.output.unlink()
+
+
+def check_second_signal(program, folder, _options):
+    """a second signal ends the run at once"""
+    box = Box(program, folder)
+    child = start_long(box)
+    child.terminate()
+    time.sleep(0.2)
+    begin = time.monotonic()
+    child.send_signal(signal.SIGINT)
+    assert child.wait() == 128 + signal.SIGINT and time.monotonic() - begin < 1
+    child.communicate()
+    box.write(box.lines[:1])
+    assert box.run()[0] == 1 and len(box.records()[1]) == 1
+
+
+def check_time_limit(program, folder, _options):
+    """a run stops before its time is over, by an option or the job's end, and is gone on with"""
+    box = Box(program, folder)
+    slow = [json.dumps(json.loads(line) | {"steps": 32, "threshold": 0})
+            for line in PROMPTS.read_text(encoding="utf-8").splitlines()[:20]]
+    box.write([json.dumps(json.loads(line) | {"id": f"{i}-{n}"})
+               for n, line in enumerate(slow) for i in range(200)])
+    for options, job_end, origin in ((["--time-limit", "2s"], None, "--time-limit"),
+                                     ([], 3, "SLURM_JOB_END_TIME")):
+        ends = {"SLURM_JOB_END_TIME": str(int(time.time()) + job_end)} if job_end else {}
+        begin = time.monotonic()
+        status, message = box.run("--window", "64", *options, env=os.environ | ends)
+        took_s = time.monotonic() - begin
+        assert status == 75 and f"stopped by {origin}; lines done: " in message, message
+        assert 0.7 < took_s < 4, took_s
+        _, answers, manifest = box.records()
+        assert manifest["verdict"] == "incomplete" and 0 < len(answers) < 4000, manifest
+    assert manifest["resumed"] > 0, manifest
+    child = start_long(Box(program, folder, "long.jsonl"), "--time-limit", "4")
+    assert "stopped by --time-limit" in child.communicate()[1] and child.returncode == 75
 
 
 def check_failures_count(program, folder, _options):
@@ -441,7 +513,8 @@ def check_backend(program, folder, _options):
     assert len(box.records()[1]) == 4
 
 
-CHECKS = [check_kills, check_stop, check_failures_count, check_settings, check_lines, check_foreign,
+CHECKS = [check_kills, check_stop, check_five_seconds, check_second_signal,
+          check_time_limit, check_failures_count, check_settings, check_lines, check_foreign,
           check_damage, check_full_disk, check_pipes, check_strict_and_preview, check_two,
           check_dead_owner, check_other_host, check_backend]
 

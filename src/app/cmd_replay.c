@@ -15,6 +15,7 @@
 #include "app/app.h"
 #include "app/figures.h"
 #include "app/interrupt.h"
+#include "app/lock.h"
 #include "app/output.h"
 #include "app/planning.h"
 #include "app/prompts.h"
@@ -513,7 +514,7 @@ bool cmd_replay(const struct options *options, int *status, struct error *err)
     replay->options = options;
     bool is_ok = replay_all(replay, err);
     *status = replay->planning.n_bad > 0 ? 1 : 0;
-    output_unlock(&replay->place);
+    lock_release(replay->place.lock);
     arena_destroy(&replay->scratch);
     engine_close(&replay->engine);
     planning_close(&replay->planning);

@@ -16,8 +16,10 @@
 #include <unistd.h>
 
 #include "app/app.h"
+#include "app/deadline.h"
 #include "app/header.h"
 #include "app/interrupt.h"
+#include "app/lock.h"
 #include "app/output.h"
 #include "app/profile.h"
 #include "app/prompts.h"
@@ -53,9 +55,10 @@ struct run {
     struct shard shard; /* which lines are ours */
     struct output_place place;
     struct output_style style;
-    json_t *header;        /* of an output file */
-    struct resume resume;  /* what the output has already */
-    struct output *output; /* NULL until there is something to write */
+    json_t *header;                /* of an output file */
+    struct resume resume;          /* what the output has already */
+    struct output *_Atomic output; /* NULL until there is something to write */
+    struct deadline deadline;
     struct report report;
     struct window windows[2];
     struct intake intake;
@@ -181,7 +184,10 @@ static bool handle_iteration(void *context, const struct executor_iteration *ite
                 iteration->begin_ns - run->style.start_ns, iteration->end_ns - run->style.start_ns,
                 iteration->predicted_ns, load->n_rows, load->n_picks, load->row_keys,
                 load->cached_rows);
-    report_tick(&run->report, clock_now_ns());
+    uint64_t now_ns = clock_now_ns();
+    report_tick(&run->report, now_ns, false);
+    if (deadline_is_near(&run->deadline, now_ns, iteration->end_ns - iteration->begin_ns))
+        interrupt_request();
     return output_tick(run->output, &run->tick_failure) && !interrupt_requested();
 }
 
@@ -322,7 +328,9 @@ static bool start_output(struct run *run, const struct window *first, struct err
         header = header_line(run->header, backend);
         if (header == NULL) return error_set(err, ERROR_UNAVAILABLE, "not enough memory to write");
     }
-    bool is_ok = output_open(&run->output, &run->place, run->options, header, err);
+    struct output *output = NULL;
+    bool is_ok = output_open(&output, &run->place, run->options, header, err);
+    run->output = output;
     free(header);
     return is_ok;
 }
@@ -332,9 +340,49 @@ static bool set_stopped(struct run *run, struct error *err)
     assert(interrupt_requested());
     const struct report *report = &run->report;
     long long n_done = (long long)(report->n_found + report->n_answered + report->n_failed);
-    return error_set(err, ERROR_STOPPED, "stopped; lines done: %lld, %s", n_done,
+    return error_set(err, ERROR_STOPPED, "stopped%s%s; lines done: %lld, %s",
+                     interrupt_is_timed() ? " by " : "",
+                     interrupt_is_timed() ? run->deadline.origin : "", n_done,
                      run->place.is_file ? "the same command goes on with the others"
                                         : "the others have no answer");
+}
+
+/* On the watching thread: the process ends before the iteration does. */
+static void end_late(void *context)
+{
+    struct run *run = context;
+    struct output *output = run->output;
+    struct error stop = {0};
+    assert(interrupt_requested());
+    if (output != NULL) output_rescue(output);
+    lock_release(run->place.lock);
+    set_stopped(run, &stop);
+    report_error(&run->report, "%s", stop.message);
+}
+
+/* On the watching thread. */
+static void tell_status(void *context)
+{
+    struct run *run = context;
+    assert(run->options != NULL);
+    report_tick(&run->report, clock_now_ns(), true);
+}
+
+static bool watch(struct run *run, uint64_t now_ns, uint64_t unix_ns, struct error *err)
+{
+    const struct options *options = run->options;
+    struct deadline *deadline = &run->deadline;
+    assert(run->output == NULL);
+    if (!deadline_set(deadline, options->time_limit, getenv("SLURM_JOB_END_TIME"), now_ns, unix_ns,
+                      err))
+        return false;
+    return interrupt_install(err) &&
+           interrupt_watch(&(struct interrupt_watch){.late = end_late,
+                                                     .asked = tell_status,
+                                                     .context = run,
+                                                     .stop_ns = deadline->stop_ns,
+                                                     .end_ns = deadline->end_ns},
+                           err);
 }
 
 static bool answer_all(struct run *run, struct error *err)
@@ -618,7 +666,7 @@ static bool run_open(struct run *run, struct error *err)
     if (!output_choose(&run->place, options, &run->shard, err)) return false;
     if (!arena_create(&run->arena, RUN_BYTES_MAX, err)) return false;
     if (!arena_create(&run->scratch, SCRATCH_BYTES_MAX, err)) return false;
-    if (!interrupt_install(err) || !open_model(run, err)) return false;
+    if (!watch(run, now_ns, unix_ns, err) || !open_model(run, err)) return false;
     if (!settings_check_flags(options, &run->config, err)) return false;
     run->style = (struct output_style){.tokenizer = run->tokenizer,
                                        .model_name = name_model(run),
@@ -679,6 +727,7 @@ static bool close_output(struct run *run, const struct executor_counts *counts, 
 /* The answers that are done are written whatever happened; the first failure is the one to tell. */
 static bool finish_output(struct run *run, bool is_ok, struct error *err)
 {
+    interrupt_unwatch();
     if (run->iterations != NULL) is_ok = sink_close(run->iterations, is_ok ? err : NULL) && is_ok;
     if (run->output == NULL) return is_ok;
     struct executor_counts counts = executor_counts(run->engine.executor);
@@ -733,7 +782,7 @@ bool cmd_run(const struct options *options, int *status, struct error *err)
         *status = run->report.n_failed + run->resume.n_failed > 0 ? 1 : 0;
     }
     is_ok = finish_output(run, is_ok, err);
-    output_unlock(&run->place);
+    lock_release(run->place.lock);
     /* A reader that hangs on a silent pipe cannot be stopped; the process's end will. */
     if (is_filled(run, SETTLE_MS)) run_close(run);
     return is_ok;

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -139,17 +140,11 @@ bool output_lock(struct output_place *place, const struct options *options, stru
     return check_file(place, options, err);
 }
 
-void output_unlock(struct output_place *place)
-{
-    assert(place->lock == NULL || place->path[0] != '\0');
-    lock_release(place->lock);
-    place->lock = NULL;
-}
-
 /* ---- writing ---- */
 
 struct output {
-    struct lock *lock; /* borrowed; NULL: none */
+    pthread_mutex_t mutex; /* recursive: the functions below call each other */
+    struct lock *lock;     /* borrowed; NULL: none */
     struct writer *writer;
     uint64_t flushed_ns, flush_every_ns;
     int64_t n_written, n_safe; /* lines, headers apart */
@@ -172,10 +167,12 @@ static bool may_write(struct output *output, struct error *err)
 bool output_flush(struct output *output, struct error *err)
 {
     assert(output->writer != NULL);
+    pthread_mutex_lock(&output->mutex);
     output->flushed_ns = clock_now_ns();
-    if (!may_write(output, err) || !writer_flush(output->writer, err)) return false;
-    output->n_safe = output->n_written;
-    return true;
+    bool is_ok = may_write(output, err) && writer_flush(output->writer, err);
+    if (is_ok) output->n_safe = output->n_written;
+    pthread_mutex_unlock(&output->mutex);
+    return is_ok;
 }
 
 /* A line that is no answer, in a frame of its own. */
@@ -206,6 +203,11 @@ bool output_open(struct output **output, const struct output_place *place,
         free(opened);
         return false;
     }
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&opened->mutex, &attributes);
+    pthread_mutexattr_destroy(&attributes);
     if (header != NULL && !write_apart(opened, header, err)) {
         writer_close(opened->writer, NULL);
         free(opened);
@@ -227,13 +229,15 @@ bool output_tick(struct output *output, struct error *err)
 static bool write_line(struct output *output, char *line, struct error *err)
 {
     assert(line != NULL);
+    pthread_mutex_lock(&output->mutex);
     bool is_ok = may_write(output, err) && writer_append(output->writer, line, strlen(line), err) &&
                  writer_append(output->writer, "\n", 1, err);
     free(line);
     output->n_written += is_ok;
-    if (is_ok && writer_pending_bytes(output->writer) >= OUTPUT_GROUP_BYTES)
-        return output_flush(output, err);
-    return is_ok && output_tick(output, err);
+    bool is_full = writer_pending_bytes(output->writer) >= OUTPUT_GROUP_BYTES;
+    is_ok = is_ok && (is_full ? output_flush(output, err) : output_tick(output, err));
+    pthread_mutex_unlock(&output->mutex);
+    return is_ok;
 }
 
 /* Writes waiting lines up to the first gap, or all of them. */
@@ -253,8 +257,11 @@ bool output_start_window(struct output *output, int32_t n_slots, struct error *e
 {
     assert(n_slots >= 0);
     if (!output->ordered) return true;
-    if (!drain(output, true, err)) return false;
-    output->n_slots = output->next = 0;
+    pthread_mutex_lock(&output->mutex);
+    bool is_ok = drain(output, true, err);
+    if (is_ok) output->n_slots = output->next = 0;
+    pthread_mutex_unlock(&output->mutex);
+    if (!is_ok) return false;
     if (n_slots > output->n_slots_max) {
         free(output->slots);
         output->n_slots_max = 0;
@@ -264,7 +271,9 @@ bool output_start_window(struct output *output, int32_t n_slots, struct error *e
                              n_slots);
         output->n_slots_max = n_slots;
     }
+    pthread_mutex_lock(&output->mutex);
     output->n_slots = n_slots;
+    pthread_mutex_unlock(&output->mutex);
     return true;
 }
 
@@ -275,8 +284,19 @@ bool output_put(struct output *output, int32_t slot, char *line, struct error *e
     assert(slot >= output->next);
     assert(slot < output->n_slots);
     assert(output->slots[slot] == NULL);
+    pthread_mutex_lock(&output->mutex);
     output->slots[slot] = line;
-    return drain(output, false, err);
+    bool is_ok = drain(output, false, err);
+    pthread_mutex_unlock(&output->mutex);
+    return is_ok;
+}
+
+void output_rescue(struct output *output)
+{
+    struct error ignored = {0}; /* the next run finds what was not written */
+    pthread_mutex_lock(&output->mutex);
+    assert(output->next <= output->n_slots);
+    if (drain(output, true, &ignored)) output_flush(output, &ignored);
 }
 
 bool output_close(struct output *output, const char *manifest, struct output_end *end,
@@ -294,6 +314,7 @@ bool output_close(struct output *output, const char *manifest, struct output_end
     is_ok = writer_close(output->writer, is_ok ? err : &ignored) && is_ok;
     for (int32_t i = output->next; i < output->n_slots; i++)
         free(output->slots[i]);
+    pthread_mutex_destroy(&output->mutex);
     free(output->slots);
     free(output);
     return is_ok;

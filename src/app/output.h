@@ -25,10 +25,10 @@ struct output_place {
     char path[OUTPUT_PATH_BYTES_MAX];  /* "-" is standard output */
     char whole[OUTPUT_PATH_BYTES_MAX]; /* what it would be called without shards */
     bool compress, overwrite;
-    bool is_file;       /* neither standard output nor a pipe or device */
-    bool exists;        /* the file may be gone on with: it holds its first `keep_bytes`, */
-    int64_t keep_bytes; /* which the caller finds out (app/resume.h); output_choose says 0 */
-    struct lock *lock;  /* of a file that output_lock has locked; else NULL */
+    bool is_file;              /* neither standard output nor a pipe or device */
+    bool exists;               /* the file may be gone on with: it holds its first `keep_bytes`, */
+    int64_t keep_bytes;        /* which the caller finds out (app/resume.h); output_choose says 0 */
+    struct lock *_Atomic lock; /* of output_lock; the caller releases it (app/lock.h) */
 };
 
 /* Writes the name that a shard's file `path` has to `name` [OUTPUT_PATH_BYTES_MAX]; devices and
@@ -47,9 +47,6 @@ bool output_choose(struct output_place *place, const struct options *options,
 bool output_lock(struct output_place *place, const struct options *options, struct report *report,
                  struct error *err);
 
-/* When everything is written; nothing to do if it is not locked. */
-void output_unlock(struct output_place *place);
-
 /* ---- lines ---- */
 
 /* What lines depend on besides prompt and answer. */
@@ -65,7 +62,7 @@ struct output_style {
 char *output_line(const struct output_style *style, const struct prompt *prompt,
                   const struct answer *answer, struct arena *scratch);
 
-/* ---- writing ---- */
+/* ---- writing: by one thread, and rescued by another ---- */
 
 struct output;
 
@@ -86,6 +83,10 @@ bool output_tick(struct output *output, struct error *err);
 
 /* Writes everything out in a frame of its own: before a wait of unknown length. */
 bool output_flush(struct output *output, struct error *err);
+
+/* From another thread, before the process ends without output_close: writes out what is done, the
+ * lines behind gaps too. Every other call waits from now on, for ever. */
+void output_rescue(struct output *output);
 
 struct output_end {
     bool is_broken_pipe; /* the failure is only that the reader went away */

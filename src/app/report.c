@@ -50,7 +50,7 @@ void report_clear(struct report *report)
 }
 
 /* Takes the object. */
-static void print_json(struct report *report, json_t *object)
+static void print_json(const struct report *report, json_t *object)
 {
     assert(report->is_json);
     char *text = json_dumps(object, JSON_REAL_PRECISION(9));
@@ -230,7 +230,7 @@ static void draw_bar(struct report *report, const char *status)
     report->bar_is_shown = true;
 }
 
-static void print_progress_json(struct report *report, uint64_t now_ns)
+static void print_progress_json(const struct report *report, uint64_t now_ns)
 {
     uint64_t elapsed_ns = now_ns - report->start_ns;
     assert(report->is_json);
@@ -243,17 +243,20 @@ static void print_progress_json(struct report *report, uint64_t now_ns)
                          rate(report->n_effective_tokens, elapsed_ns)));
 }
 
-void report_tick(struct report *report, uint64_t now_ns)
+void report_tick(struct report *report, uint64_t now_ns, bool is_asked)
 {
     assert(now_ns >= report->start_ns);
     uint64_t period_ns = report->progress == PROGRESS_BAR ? BAR_NS : LINES_NS;
-    if (report->progress == PROGRESS_NONE || now_ns - report->shown_ns < period_ns) return;
-    report->shown_ns = now_ns;
+    bool is_due = report->progress != PROGRESS_NONE && now_ns - report->shown_ns >= period_ns;
+    if (!is_due && !is_asked) return;
+    if (!is_asked) report->shown_ns = now_ns;
     char status[STATUS_BYTES_MAX];
     format_status(report, now_ns, status, sizeof status);
     if (report->is_json) print_progress_json(report, now_ns);
-    else if (report->progress == PROGRESS_BAR) draw_bar(report, status);
-    else fprintf(report->stream, "dllm-batch: %s\n", status);
+    else if (report->progress == PROGRESS_BAR && !is_asked) draw_bar(report, status);
+    else
+        fprintf(report->stream, "%sdllm-batch: %s\n", report->bar_is_shown ? "\r\033[K" : "",
+                status);
 }
 
 /* ---- summary ---- */

@@ -33,10 +33,10 @@ struct report {
     bool bar_is_shown;  /* the cursor stands behind it */
     size_t slot_bytes;  /* of the KV cache: one position, all layers */
     /* Counts of the run. */
-    int64_t n_answered, n_failed;
-    int64_t n_found;            /* lines that were answered before the run */
-    int64_t n_effective_tokens; /* generated, up to and including the stop token */
-    int64_t n_canvas_tokens;    /* all that were to be generated */
+    _Atomic int64_t n_answered, n_failed; /* atomic: a watching thread tells them */
+    int64_t n_found;                      /* lines that were answered before the run */
+    _Atomic int64_t n_effective_tokens;   /* generated, up to and including the stop token */
+    int64_t n_canvas_tokens;              /* all that were to be generated */
     int64_t n_latencies, latencies[REPORT_BUCKETS]; /* end to end */
     /* With a profile: what the windows' plans expected, and what making them took. */
     uint64_t planned_ns, planning_ns;
@@ -68,8 +68,9 @@ static inline void report_failed(struct report *report)
     report->n_failed++;
 }
 
-/* Shows the progress if it is time to; cheap enough for every iteration. */
-void report_tick(struct report *report, uint64_t now_ns);
+/* Shows the progress if it is time to; cheap enough for every iteration. `is_asked`: as a line and
+ * now, whatever the options say; from any thread. */
+void report_tick(struct report *report, uint64_t now_ns, bool is_asked);
 
 /* The latency below which a share `fraction` of the answers lies; 0 without answers. */
 uint64_t report_percentile_ns(const struct report *report, double fraction);

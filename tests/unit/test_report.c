@@ -173,7 +173,7 @@ Test(report, quiet_prints_nothing)
     start(true);
     report_note(&report, "note");
     report_answered(&report, 1, 1, 1);
-    report_tick(&report, 100 * SECOND);
+    report_tick(&report, 100 * SECOND, false);
     summarize(100 * SECOND, false);
     cr_assert_str_eq(printed(), "");
 }
@@ -205,11 +205,11 @@ Test(report, without_a_terminal_a_line_comes_every_ten_seconds)
     start(false);
     report.n_expected = 4;
     report_answered(&report, 55, 64, 1);
-    report_tick(&report, 10 * SECOND); /* 9 s after the start */
+    report_tick(&report, 10 * SECOND, false); /* 9 s after the start */
     cr_assert_str_eq(printed(), "");
-    report_tick(&report, 12 * SECOND);
+    report_tick(&report, 12 * SECOND, false);
     cr_assert_str_eq(printed(), "dllm-batch: 1 of 4 lines, 5.0 tokens/s, 0:33 left\n");
-    report_tick(&report, 13 * SECOND);
+    report_tick(&report, 13 * SECOND, false);
     cr_assert_eq(strlen(printed()), strlen("dllm-batch: 1 of 4 lines, 5.0 tokens/s, 0:33 left\n"));
 }
 
@@ -218,9 +218,9 @@ Test(report, on_a_terminal_a_bar_is_redrawn_ten_times_a_second_at_most)
     start(true);
     report.n_expected = 2;
     report_answered(&report, 1, 1, 1);
-    report_tick(&report, SECOND + 99000000);
+    report_tick(&report, SECOND + 99000000, false);
     cr_assert_str_eq(printed(), "");
-    report_tick(&report, SECOND + 100000000);
+    report_tick(&report, SECOND + 100000000, false);
     const char *bar = printed();
     cr_assert_not_null(strstr(bar, "###############---------------"), "%s", bar);
     cr_assert_not_null(strstr(bar, "\033[32m"));
@@ -232,7 +232,7 @@ Test(report, no_color_and_dumb_terminals_are_respected)
     setenv("NO_COLOR", "1", 1);
     start(true);
     report.n_expected = 2;
-    report_tick(&report, 2 * SECOND);
+    report_tick(&report, 2 * SECOND, false);
     cr_assert_null(strstr(printed(), "\033[32m"));
     setenv("TERM", "dumb", 1);
     start(true);
@@ -243,7 +243,7 @@ Test(report, a_bar_goes_away_before_other_messages)
 {
     options.progress = "always";
     start(false);
-    report_tick(&report, 2 * SECOND);
+    report_tick(&report, 2 * SECOND, false);
     printed();
     report_note(&report, "x");
     cr_assert_not_null(strstr(printed(), "\r\033[Kdllm-batch: x\n"));
@@ -257,7 +257,7 @@ Test(report, progress_never_and_json_choose_the_kind)
     options.progress = "always";
     options.log_format = "json";
     start(true);
-    report_tick(&report, 20 * SECOND);
+    report_tick(&report, 20 * SECOND, false);
     json_t *root = json_loads(printed(), 0, NULL);
     cr_assert_str_eq(json_string_value(json_object_get(root, "event")), "progress");
     json_decref(root);
