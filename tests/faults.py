@@ -35,7 +35,7 @@ CALLS = {
     "link": ({0, 73, 74}, FULL_DISK),
     "open": ({0, 66, 73, 74}, [*FULL_DISK, errno.EACCES]),  # 0: what it can do without
     "mmap": ({66, 69}, [*FULL_DISK, errno.ENOMEM]),
-    "read": ({66, 74}, [errno.EIO]),
+    "read": ({0, 66, 74}, [errno.EIO]),  # 0: facts of a lock that it can do without
     "pread": ({66, 74}, [errno.EIO]),
     "close": ({0, 74}, [errno.EIO]),
 }

@@ -72,8 +72,8 @@ enum lock_verdict lock_judge(const struct lock_facts *owner, const struct lock_f
 static void read_text(const char *path, char *text, size_t n_max)
 {
     assert(n_max > 0);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd >= 0 ? read(fd, text, n_max - 1) : 0;
+    int fd = (int)TEMP_FAILURE_RETRY(open(path, O_RDONLY | O_CLOEXEC));
+    ssize_t n = fd >= 0 ? TEMP_FAILURE_RETRY(read(fd, text, n_max - 1)) : 0;
     if (fd >= 0) close(fd);
     text[n > 0 ? n : 0] = '\0';
     text[strcspn(text, "\n")] = '\0';
@@ -163,6 +163,17 @@ static bool is_same_owner(const struct lock_facts *a, const struct lock_facts *b
 
 /* ---- the file ---- */
 
+static bool write_all(int fd, const char *data, size_t n)
+{
+    ssize_t n_written = 0;
+    assert(n > 0);
+    for (; n > 0 && n_written >= 0; data += n_written, n -= (size_t)n_written) {
+        n_written = TEMP_FAILURE_RETRY(write(fd, data, n));
+        if (n_written < 0) return false;
+    }
+    return n == 0;
+}
+
 /* Creates the file `path`, which must not exist, with our facts. False: errno says why. */
 static bool create(const struct lock *lock, const char *path)
 {
@@ -179,12 +190,13 @@ static bool create(const struct lock *lock, const char *path)
     assert(n < sizeof line);
     if (n == 0) line[n++] = '?'; /* no memory: an unknown owner */
     line[n++] = '\n';
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    int fd = (int)TEMP_FAILURE_RETRY(open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
     if (fd < 0) return false;
     errno = 0;
-    bool is_written = write(fd, line, n) == (ssize_t)n;
+    bool is_written = write_all(fd, line, n);
     /* A server may tell only now that there is no room. */
-    if (close(fd) == 0 && is_written) return true;
+    bool is_closed = close(fd) == 0 || errno == EINTR; /* closes, too, on Linux */
+    if (is_closed && is_written) return true;
     int why = errno != 0 ? errno : ENOSPC;
     unlink(path);
     errno = why;
@@ -213,10 +225,10 @@ static bool look(const char *path, struct image *image)
 {
     char line[LINE_BYTES_MAX];
     struct stat status;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int fd = (int)TEMP_FAILURE_RETRY(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     assert(path[0] != '\0');
     if (fd < 0) return false;
-    ssize_t n = read(fd, line, sizeof line);
+    ssize_t n = TEMP_FAILURE_RETRY(read(fd, line, sizeof line));
     bool is_read = n >= 0 && fstat(fd, &status) == 0;
     int why = errno;
     close(fd);
@@ -237,8 +249,10 @@ static bool is_same_image(const struct image *a, const struct image *b)
 static bool refuse_file(const struct lock *lock, const char *path, struct error *err)
 {
     assert(errno != 0);
-    return error_set(err, ERROR_CREATE, "cannot create %s, which keeps other runs away from %s: %s",
-                     path, lock->label, strerror(errno));
+    bool is_full = errno == ENOSPC || errno == EDQUOT || errno == EIO;
+    return error_set(err, is_full ? ERROR_IO : ERROR_CREATE,
+                     "cannot create %s, which keeps other runs away from %s: %s", path, lock->label,
+                     strerror(errno));
 }
 
 /* How old a heartbeat is, by the clock that dated it: that of a file made now. */
