@@ -9,9 +9,8 @@
 
 #include "base/error.h"
 
-#define DEADLINE_MARGIN_NS                                                                         \
-    UINT64_C(30000000000) /* or a twentieth of the limit, if that is less                          \
-                           */
+/* Or a twentieth of the limit, if that is less. */
+#define DEADLINE_MARGIN_NS UINT64_C(30000000000)
 
 struct deadline {
     const char *origin;       /* whose limit it is, for people; NULL: there is none */
