@@ -253,12 +253,19 @@ class Bench:
             time.sleep(0.1)
         raise RuntimeError(f"{name}: no {n} answers came")
 
+    def call(self, *words):
+        done = subprocess.run([self.program, *words], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"{words[0]}: status {done.returncode}: {done.stderr[-400:]}")
+
     def check(self, name):
         found = self.read(os.path.join(self.folder, f"{name}*.jsonl"))
         if found != self.expected:
             missing = sorted(set(self.expected) - set(found))
             raise RuntimeError(f"{name}: {len(found)} of {len(self.expected)} answers, missing "
                                f"{missing[:5]}, or others than undisturbed")
+        self.call("verify", *glob.glob(os.path.join(self.folder, f"{name}*.jsonl")), "--against",
+                  self.prompts)
 
 
 def restarts(facts):
@@ -266,13 +273,17 @@ def restarts(facts):
 
 
 def case_array(bench):
-    """an array of four tasks"""
+    """an array of four tasks, merged"""
     job = bench.submit("array", ["srun " + bench.command("array")], "--array=0-3")
     bench.cluster.wait(job, is_over)
     n = len(glob.glob(os.path.join(bench.folder, "array.*-of-00004.jsonl")))
     if n != 4:
         raise RuntimeError(f"{n} shard files")
     bench.check("array")
+    merged = os.path.join(bench.folder, "merged.jsonl")
+    bench.call("merge", "-o", merged, *glob.glob(os.path.join(bench.folder, "array.*.jsonl")))
+    if list(bench.read(merged).values()) != list(bench.expected.values()):
+        raise RuntimeError("merged records are not those of one run in order")
 
 
 def case_tasks(bench):
@@ -370,7 +381,8 @@ def main():
         try:
             cluster.start()
             subprocess.run(bench.command("alone").split(), check=True, capture_output=True)
-            bench.expected = bench.read(os.path.join(folder, "alone.jsonl"))
+            alone = bench.read(os.path.join(folder, "alone.jsonl"))
+            bench.expected = dict(sorted(alone.items(), key=lambda item: item[1]["index"]))
             with concurrent.futures.ThreadPoolExecutor(len(CASES)) as pool:
                 results = list(pool.map(lambda case: run_case(bench, case), CASES))
         finally:
