@@ -8,6 +8,7 @@
  * FAULTS_ERRNO=0 makes the call short instead: half of its bytes. FAULTS_STICKY=1: all later calls
  * of the kind fail, too, as on a full disk. FAULTS_REPORT names a file that gets "KIND COUNT" lines
  * at the end, and "failed COUNT". */
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -77,7 +78,30 @@ __attribute__((constructor)) static void start(void)
     plan.error = (int)number_of("FAULTS_ERRNO");
     plan.is_sticky = number_of("FAULTS_STICKY") != 0;
     plan.path = getenv("FAULTS_PATH");
+}
+
+/* What libraries do before main is none of the program's: CUDA's runtime, for one, registers its
+ * kernels there and crashes without memory. */
+typedef int main_function(int argc, char **argv, char **environment);
+typedef int start_function(main_function *program, int argc, char **argv, main_function *init,
+                           void (*fini)(void), void (*rtld_fini)(void), void *stack_end);
+start_function __libc_start_main;
+static main_function *program_main;
+
+static int begin(int argc, char **argv, char **environment)
+{
     plan.is_ready = true;
+    return program_main(argc, argv, environment);
+}
+
+int __libc_start_main(main_function *program, int argc, char **argv, main_function *init,
+                      void (*fini)(void), void (*rtld_fini)(void), void *stack_end)
+{
+    void *symbol = dlsym(RTLD_NEXT, "__libc_start_main");
+    start_function *next;
+    memcpy(&next, &symbol, sizeof next);
+    program_main = program;
+    return next(begin, argc, argv, init, fini, rtld_fini, stack_end);
 }
 
 __attribute__((destructor)) static void finish(void)

@@ -296,6 +296,10 @@ static bool merge_all(struct merge *merge, int *status, struct error *err)
     int64_t n_lines;
     report_init(&merge->report, options, stderr, isatty(STDERR_FILENO) != 0, clock_now_ns());
     assert(merge->sums != NULL);
+    int32_t missing, count;
+    if (!shard_are_all(options->operands, options->n_operands, &missing, &count))
+        return error_set(err, ERROR_STOPPED, "shard %d of %d is not among the files", missing,
+                         count);
     if (!choose_output(merge, err) ||
         !collate_open(&merge->collate, options->operands, options->n_operands, err) ||
         !scan_shards(merge, err))

@@ -318,8 +318,9 @@ static bool start_output(struct run *run, const struct window *first, struct err
         return error_set(err, ERROR_FORMAT, "%s has no prompts", run->label);
     *err = (struct error){0};
     if (!has_work && n_answered > 0)
-        report_note(&run->report, "nothing is left to do: %s has the answers to all %lld lines",
-                    run->place.path, n_answered);
+        report_note(&run->report, "nothing is left to do: %s%s has the answers to all %lld lines",
+                    run->resume.n_elsewhere > 0 ? "with files of other shards, " : "",
+                    run->place.path, (long long)prompts_answered(run->prompts));
     if (!has_work && run->resume.is_complete) return true;
     char backend[RESUME_NAME_BYTES], *header = NULL;
     name_backend(run, backend);

@@ -13,6 +13,7 @@
 #include "app/ledger.h"
 #include "app/prompts.h"
 #include "app/scan.h"
+#include "app/shard.h"
 
 enum { NAMED_MAX = 5, NAME_BYTES = 240, ID_SHOWN = 80 };
 
@@ -237,8 +238,10 @@ static void print_text(const struct verification *found, const char *verdict)
     {
         const json_t *model = json_object_get(json_object_get(file, "header"), "model");
         const char *name = json_string_value(json_object_get(model, "name"));
-        printf("%s: model %s, %" JSON_INTEGER_FORMAT " lines, manifest: %s\n",
-               found->options->operands[i], name != NULL ? name : "unknown",
+        struct error path = {0}; /* its setter makes any bytes harmless */
+        error_set(&path, ERROR_FORMAT, "%s", found->options->operands[i]);
+        printf("%s: model %s, %" JSON_INTEGER_FORMAT " lines, manifest: %s\n", path.message,
+               name != NULL ? name : "unknown",
                json_integer_value(json_object_get(file, "records")),
                json_string_value(json_object_get(file, "manifest")));
     }
@@ -257,12 +260,24 @@ static void print_text(const struct verification *found, const char *verdict)
     printf("verdict: %s\n", verdict);
 }
 
+/* Without the input only names tell that a shard's file is missing. */
+static void find_shards(struct verification *found)
+{
+    const struct options *options = found->options;
+    int32_t missing, count;
+    assert(options->n_operands > 0);
+    if (options->against == NULL &&
+        !shard_are_all(options->operands, options->n_operands, &missing, &count))
+        find(found, FOUND_UNFINISHED, 1, "shard %d of %d is not among the files", missing, count);
+}
+
 static bool conclude(struct verification *found, int *status, struct error *err)
 {
     static const char *const verdicts[] = {"complete", "complete, with error lines", "incomplete",
                                            "wrong"};
     int rank = found->n_failed > 0;
     assert(*status == 0);
+    find_shards(found);
     for (enum finding kind = 0; kind < FINDINGS; kind++) {
         int of_kind = kinds[kind].is_wrong ? 3 : 2;
         if (found->n_found[kind] > 0 && of_kind > rank) rank = of_kind;
@@ -273,7 +288,10 @@ static bool conclude(struct verification *found, int *status, struct error *err)
     if (rank < 2) return true;
     if (rank == 2)
         return error_set(err, ERROR_STOPPED, "incomplete: the same command of run goes on with it");
-    return error_set(err, ERROR_FORMAT, "wrong: no run puts that right by going on");
+    return error_set(
+        err, ERROR_FORMAT,
+        "wrong: the same command of run does not put that right; damage, and lines that "
+        "changed: --resume=force; the rest: -f begins anew");
 }
 
 bool cmd_verify(const struct options *options, int *status, struct error *err)

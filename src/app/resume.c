@@ -126,6 +126,7 @@ static bool scan_other(struct resume *resume, const struct output_place *place,
     assert(header != NULL);
     bool is_ok = scan_file(&scan, place->path, place->compress, take_record, &reading, err);
     resume->ledger = other.ledger;
+    resume->n_elsewhere += other.n_answered + other.n_failed;
     return is_ok;
 }
 

@@ -16,8 +16,8 @@ enum { RESUME_NAME_BYTES = 160 };
 
 /* Caller's struct; zeroed it is that of an output that does not exist. */
 struct resume {
-    struct ledger ledger; /* knows the lines that are answered */
-    int64_t n_answered, n_failed;
+    struct ledger ledger;                      /* knows the lines that are answered */
+    int64_t n_answered, n_failed, n_elsewhere; /* the last: in other files of the output */
     int64_t keep_bytes; /* whole groups of answers; what lies behind is to be cut off, */
     int64_t torn_bytes; /* and so much of that is broken: 0 after a run that ended */
     bool has_header;    /* false: the file is empty, or torn inside its header */

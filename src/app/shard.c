@@ -256,6 +256,48 @@ bool shard_name(const struct shard *shard, const char *path, char *name, size_t 
     return true;
 }
 
+/* The number in a file's name, before its suffix or at its end. */
+static bool read_number(const char *path, int32_t *index, int32_t *count)
+{
+    static const size_t n_number = sizeof ".00003-of-00008" - 1;
+    const size_t ends[] = {shard_stem_bytes(path), strlen(path)};
+    assert(index != count);
+    for (int i = 0; i < 2; i++) {
+        if (ends[i] < n_number) continue;
+        const char *text = path + ends[i] - n_number;
+        *index = parse_number(text + 1, 5);
+        *count = parse_number(text + 10, 5);
+        if (text[0] == '.' && memcmp(text + 6, "-of-", 4) == 0 && *index >= 0 && *count > 1)
+            return true;
+    }
+    return false;
+}
+
+bool shard_are_all(const char *const *paths, int32_t n_paths, int32_t *missing, int32_t *count)
+{
+    int32_t first_missing = -1, first_count = 0;
+    assert(n_paths >= 0);
+    for (int32_t i = 0; i < n_paths; i++) {
+        int32_t index, n, other_index, other_n, wanted = 0;
+        if (!read_number(paths[i], &index, &n)) continue;
+        for (int32_t j = 0; j < n_paths && wanted < n;) {
+            bool is_it = read_number(paths[j], &other_index, &other_n) && other_n == n &&
+                         other_index == wanted;
+            wanted += is_it;
+            j = is_it ? 0 : j + 1;
+        }
+        if (wanted == n) return true;
+        if (first_missing < 0) {
+            first_missing = wanted;
+            first_count = n;
+        }
+    }
+    if (first_missing < 0) return true;
+    *missing = first_missing;
+    *count = first_count;
+    return false;
+}
+
 /* ---- which lines ---- */
 
 static int compare_lines(const void *a, const void *b)

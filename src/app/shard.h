@@ -49,6 +49,10 @@ size_t shard_stem_bytes(const char *path);
  * does not fit. */
 bool shard_name(const struct shard *shard, const char *path, char *name, size_t name_bytes_max);
 
+/* Whether files that have numbers of shards in their names are all of one output's, whatever other
+ * files are among them. False: *missing of *count is none of them. */
+bool shard_are_all(const char *const *paths, int32_t n_paths, int32_t *missing, int32_t *count);
+
 /* ---- which lines ---- */
 
 /* What a partition needs of a line. Seven digits of a cost are more than anyone can foresee. */

@@ -45,6 +45,7 @@ static void message_store(struct error *err, const char *text)
         size_t n_bytes = utf8_sequence_bytes(at);
         if (n_bytes == 0) *at = '?';
         if (*at < 0x20 || *at == 0x7F) *at = ' ';
+        if (n_bytes == 2 && *at == 0xC2 && at[1] < 0xA0) at[0] = at[1] = ' '; /* C1 */
         at += n_bytes == 0 ? 1 : n_bytes;
     }
 }

@@ -59,10 +59,19 @@ Test(error, too_long_a_message_is_cut_and_terminated)
 Test(error, well_formed_text_is_kept_byte_for_byte)
 {
     struct error err = {0};
-    const char *text = "\x7E \xC2\x80 \xDF\xBF \xE0\xA0\x80 \xED\x9F\xBF \xEF\xBF\xBF "
+    const char *text = "\x7E \xC2\xA0 \xDF\xBF \xE0\xA0\x80 \xED\x9F\xBF \xEF\xBF\xBF "
                        "\xF0\x90\x80\x80 \xF4\x8F\xBF\xBF ";
     error_set(&err, ERROR_IO, "%s", text);
     cr_assert_str_eq(err.message, text);
+}
+
+Test(error, control_characters_beyond_ascii_become_blanks_too)
+{
+    struct error err = {0};
+    error_set(&err, ERROR_IO, "%s",
+              "a\x1B[m \xC2\x80\xC2\x9B"
+              "1m\xC2\xA0.");
+    cr_assert_str_eq(err.message, "a [m     1m\xC2\xA0.");
 }
 
 Test(error, bytes_that_are_not_utf8_become_question_marks)

@@ -372,3 +372,22 @@ Test(shard, ids_decide_by_their_hash_and_unknown_ones_by_place)
     }
     cr_assert(shard_has(&(struct shard){.count = 1}, 5, 17));
 }
+
+Test(shard, a_missing_file_of_an_output_is_told_by_the_names_of_the_others)
+{
+    const char *const paths[] = {"a/x.00000-of-00003.jsonl.zst", "a/x.00002-of-00003.jsonl.zst",
+                                 "a/x.00001-of-00003.jsonl.zst", "whole.jsonl"};
+    const char *const bare[] = {"x.00001-of-00002", "x.00000-of-00002"};
+    const char *const grown[] = {"x.00003-of-00004.jsonl", "x.00000-of-00002.jsonl",
+                                 "x.00001-of-00002.jsonl"};
+    int32_t missing = -1, count = -1;
+    cr_assert(shard_are_all(paths, 4, &missing, &count));
+    cr_assert(shard_are_all(paths + 3, 1, &missing, &count), "names without numbers");
+    cr_assert(shard_are_all(bare, 2, &missing, &count));
+    cr_assert(shard_are_all(grown, 3, &missing, &count), "all of a later number");
+    cr_assert_eq(missing, -1);
+    cr_assert_not(shard_are_all(paths, 2, &missing, &count));
+    cr_assert(missing == 1 && count == 3);
+    cr_assert_not(shard_are_all(bare, 1, &missing, &count));
+    cr_assert(missing == 0 && count == 2);
+}
