@@ -11,6 +11,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -80,28 +81,15 @@ __attribute__((constructor)) static void start(void)
     plan.path = getenv("FAULTS_PATH");
 }
 
-/* What libraries do before main is none of the program's: CUDA's runtime, for one, registers its
- * kernels there and crashes without memory. */
-typedef int main_function(int argc, char **argv, char **environment);
-typedef int start_function(main_function *program, int argc, char **argv, main_function *init,
-                           void (*fini)(void), void (*rtld_fini)(void), void *stack_end);
-start_function __libc_start_main;
-static main_function *program_main;
-
-static int begin(int argc, char **argv, char **environment)
+/* The first call of the program itself. What libraries do before main is none of its own: CUDA's
+ * runtime, for one, registers its kernels there and crashes without memory. */
+void (*signal(int number, void (*handler)(int)))(int)
 {
-    plan.is_ready = true;
-    return program_main(argc, argv, environment);
-}
-
-int __libc_start_main(main_function *program, int argc, char **argv, main_function *init,
-                      void (*fini)(void), void (*rtld_fini)(void), void *stack_end)
-{
-    void *symbol = dlsym(RTLD_NEXT, "__libc_start_main");
-    start_function *next;
+    void *symbol = dlsym(RTLD_NEXT, "signal");
+    void (*(*next)(int, void (*)(int)))(int);
     memcpy(&next, &symbol, sizeof next);
-    program_main = program;
-    return next(begin, argc, argv, init, fini, rtld_fini, stack_end);
+    plan.is_ready = true;
+    return next(number, handler);
 }
 
 __attribute__((destructor)) static void finish(void)
