@@ -3,7 +3,6 @@
 #include "app/resume.h"
 
 #include <assert.h>
-#include <ctype.h>
 #include <dirent.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -92,28 +91,14 @@ bool resume_scan(struct resume *resume, const struct output_place *place, const 
 
 /* ---- other files of the output ---- */
 
-/* ".00003-of-00008" */
-static bool is_number(const char *text, size_t n)
-{
-    static const char pattern[] = ".00000-of-00000";
-    assert(text != NULL);
-    if (n != sizeof pattern - 1) return false;
-    for (size_t i = 0; i < n; i++)
-        if (pattern[i] == '0' ? !isdigit((unsigned char)text[i]) : text[i] != pattern[i])
-            return false;
-    return true;
-}
-
 /* Whether `name`, in the same directory, is that of `whole` or of one of its shards. */
 static bool is_of_output(const char *whole, const char *name)
 {
-    size_t n_stem = shard_stem_bytes(whole), n_name = strlen(name);
-    size_t n_suffix = strlen(whole + n_stem);
+    struct shard shard = {.count = 1};
+    char numbered[OUTPUT_PATH_BYTES_MAX];
     assert(strchr(whole, '/') == NULL);
-    if (strcmp(name, whole) == 0) return true;
-    return n_name > n_stem + n_suffix && memcmp(name, whole, n_stem) == 0 &&
-           strcmp(name + n_name - n_suffix, whole + n_stem) == 0 &&
-           is_number(name + n_stem, n_name - n_stem - n_suffix);
+    shard_read_name(name, &shard.index, &shard.count);
+    return shard_name(&shard, whole, numbered, sizeof numbered) && strcmp(name, numbered) == 0;
 }
 
 static bool scan_other(struct resume *resume, const struct output_place *place,

@@ -256,8 +256,7 @@ bool shard_name(const struct shard *shard, const char *path, char *name, size_t 
     return true;
 }
 
-/* The number in a file's name, before its suffix or at its end. */
-static bool read_number(const char *path, int32_t *index, int32_t *count)
+bool shard_read_name(const char *path, int32_t *index, int32_t *count)
 {
     static const size_t n_number = sizeof ".00003-of-00008" - 1;
     const size_t ends[] = {shard_stem_bytes(path), strlen(path)};
@@ -265,34 +264,41 @@ static bool read_number(const char *path, int32_t *index, int32_t *count)
     for (int i = 0; i < 2; i++) {
         if (ends[i] < n_number) continue;
         const char *text = path + ends[i] - n_number;
-        *index = parse_number(text + 1, 5);
-        *count = parse_number(text + 10, 5);
-        if (text[0] == '.' && memcmp(text + 6, "-of-", 4) == 0 && *index >= 0 && *count > 1)
-            return true;
+        int32_t found = parse_number(text + 1, 5), of = parse_number(text + 10, 5);
+        if (text[0] != '.' || memcmp(text + 6, "-of-", 4) != 0 || found < 0 || of < 2) continue;
+        *index = found;
+        *count = of;
+        return true;
     }
     return false;
 }
 
+static bool has_shard(const char *const *paths, int32_t n_paths, int32_t index, int32_t count)
+{
+    int32_t found = -1, of = -1, i = 0;
+    assert(index < count);
+    while (i < n_paths &&
+           !(shard_read_name(paths[i], &found, &of) && found == index && of == count))
+        i++;
+    return i < n_paths;
+}
+
 bool shard_are_all(const char *const *paths, int32_t n_paths, int32_t *missing, int32_t *count)
 {
-    int32_t first_missing = -1, first_count = 0;
+    int32_t first_missing = -1, first_count = -1, looked_at = -1;
     assert(n_paths >= 0);
     for (int32_t i = 0; i < n_paths; i++) {
-        int32_t index, n, other_index, other_n, wanted = 0;
-        if (!read_number(paths[i], &index, &n)) continue;
-        for (int32_t j = 0; j < n_paths && wanted < n;) {
-            bool is_it = read_number(paths[j], &other_index, &other_n) && other_n == n &&
-                         other_index == wanted;
-            wanted += is_it;
-            j = is_it ? 0 : j + 1;
-        }
+        int32_t index, n, wanted = 0;
+        if (!shard_read_name(paths[i], &index, &n) || n == looked_at) continue;
+        while (wanted < n && has_shard(paths, n_paths, wanted, n))
+            wanted++;
         if (wanted == n) return true;
-        if (first_missing < 0) {
-            first_missing = wanted;
-            first_count = n;
-        }
+        looked_at = n;
+        if (first_count >= 0) continue;
+        first_missing = wanted;
+        first_count = n;
     }
-    if (first_missing < 0) return true;
+    if (first_count < 0) return true;
     *missing = first_missing;
     *count = first_count;
     return false;

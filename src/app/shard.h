@@ -49,6 +49,10 @@ size_t shard_stem_bytes(const char *path);
  * does not fit. */
 bool shard_name(const struct shard *shard, const char *path, char *name, size_t name_bytes_max);
 
+/* The shard whose file a name is, as shard_name makes them. False, and nothing is touched: it is
+ * that of no shard. */
+bool shard_read_name(const char *path, int32_t *index, int32_t *count);
+
 /* Whether files that have numbers of shards in their names are all of one output's, whatever other
  * files are among them. False: *missing of *count is none of them. */
 bool shard_are_all(const char *const *paths, int32_t n_paths, int32_t *missing, int32_t *count);
