@@ -205,18 +205,11 @@ static bool check_order(struct merge *merge, size_t n, int64_t *n_lines, struct 
 
 /* ---- the second pass ---- */
 
-static bool write_line(struct writer *writer, struct bytes line, struct error *err)
-{
-    assert(line.data != NULL);
-    return writer_append(writer, line.data, line.n, err) && writer_append(writer, "\n", 1, err);
-}
-
 /* A record in a frame of its own. */
 static bool write_apart(struct writer *writer, const char *text, struct error *err)
 {
     assert(text[0] == '{');
-    return writer_flush(writer, err) &&
-           write_line(writer, (struct bytes){.data = text, .n = strlen(text)}, err) &&
+    return writer_flush(writer, err) && writer_append_line(writer, text, strlen(text), err) &&
            writer_flush(writer, err);
 }
 
@@ -227,7 +220,8 @@ static bool write_lines(struct merge *merge, struct writer *writer, size_t n, st
     for (size_t at = 0; at < n; at++) {
         int64_t index = collate_index(merge->collate, at);
         if (at > 0 && collate_index(merge->collate, at - 1) == index) continue;
-        if (!collate_line(merge->collate, at, &line, err) || !write_line(writer, line, err))
+        if (!collate_line(merge->collate, at, &line, err) ||
+            !writer_append_line(writer, line.data, line.n, err))
             return false;
         if (writer_pending_bytes(writer) >= OUTPUT_GROUP_BYTES && !writer_flush(writer, err))
             return false;

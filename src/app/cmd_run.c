@@ -320,7 +320,7 @@ static bool start_output(struct run *run, const struct window *first, struct err
     if (!has_work && n_answered > 0)
         report_note(&run->report, "nothing is left to do: %s%s has the answers to all %lld lines",
                     run->resume.n_elsewhere > 0 ? "with files of other shards, " : "",
-                    run->place.path, (long long)prompts_answered(run->prompts));
+                    run->place.path, n_answered);
     if (!has_work && run->resume.is_complete) return true;
     char backend[RESUME_NAME_BYTES], *header = NULL;
     name_backend(run, backend);
@@ -643,16 +643,16 @@ static bool find_answers(struct run *run, struct error *err)
     if (!header_make(&run->header, options, run->style.model_name, err)) return false;
     if (!output_lock(&run->place, options, &run->report, err)) return false;
     bool is_forced = strcmp(options->resume, "force") == 0;
-    if (!run->place.exists)
-        return run->place.overwrite ||
-               resume_scan_others(resume, &run->place, run->header, is_forced, err);
-    if (!resume_scan(resume, &run->place, run->header, is_forced, err)) return false;
-    run->place.keep_bytes = resume->keep_bytes;
-    run->report.n_found = resume->n_answered + resume->n_failed;
-    if (run->report.n_found > 0)
-        report_note(&run->report, "%s has the answers to %lld lines already", run->place.path,
-                    (long long)run->report.n_found);
-    return resume_scan_others(resume, &run->place, run->header, is_forced, err);
+    if (run->place.exists) {
+        if (!resume_scan(resume, &run->place, run->header, is_forced, err)) return false;
+        run->place.keep_bytes = resume->keep_bytes;
+        run->report.n_found = resume->n_answered + resume->n_failed;
+        if (run->report.n_found > 0)
+            report_note(&run->report, "%s has the answers to %lld lines already", run->place.path,
+                        (long long)run->report.n_found);
+    }
+    return run->place.overwrite ||
+           resume_scan_others(resume, &run->place, run->header, is_forced, err);
 }
 
 /* Everything up to the first window. */

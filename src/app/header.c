@@ -41,20 +41,6 @@ static void mix(struct mixer *mixer, const void *data, size_t n)
         mixer->hash = (mixer->hash ^ bytes[i]) * UINT64_C(0x100000001B3);
 }
 
-/* At most `n` bytes, fewer at the file's end only; -1: errno. */
-static ssize_t read_at(int fd, void *target, size_t n, int64_t begin)
-{
-    size_t n_done = 0;
-    assert(begin >= 0);
-    while (n_done < n) {
-        ssize_t n_read = pread(fd, (char *)target + n_done, n - n_done, begin + (off_t)n_done);
-        if (n_read < 0 && errno == EINTR) continue;
-        if (n_read <= 0) return n_read < 0 ? -1 : (ssize_t)n_done;
-        n_done += (size_t)n_read;
-    }
-    return (ssize_t)n_done;
-}
-
 /* Bytes [begin, end) of a file. */
 static bool mix_span(struct mixer *mixer, int fd, int64_t begin, int64_t end)
 {
@@ -62,7 +48,7 @@ static bool mix_span(struct mixer *mixer, int fd, int64_t begin, int64_t end)
     assert(begin >= 0);
     while (begin < end) {
         size_t n = end - begin < (int64_t)sizeof buffer ? (size_t)(end - begin) : sizeof buffer;
-        ssize_t n_read = read_at(fd, buffer, n, begin);
+        ssize_t n_read = stream_read_at(fd, buffer, n, begin);
         if (n_read <= 0) return n_read == 0;
         mix(mixer, buffer, (size_t)n_read);
         begin += n_read;
@@ -75,7 +61,7 @@ static bool mix_weights(struct mixer *mixer, int fd, int64_t n_bytes)
 {
     uint64_t length = 0;
     assert(n_bytes >= 0);
-    if (read_at(fd, &length, sizeof length, 0) < 0) return false;
+    if (stream_read_at(fd, &length, sizeof length, 0) < 0) return false;
     int64_t begin = length < (uint64_t)WEIGHTS_PREFIX_MAX ? (int64_t)length + 8 : 8;
     if (begin > n_bytes) begin = n_bytes;
     int64_t middle = begin + (n_bytes - begin) / 2;

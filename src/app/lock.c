@@ -23,6 +23,7 @@
 
 #include "app/interrupt.h"
 #include "base/clock.h"
+#include "base/stream.h"
 
 #define LOOK_NS     UINT64_C(1000000000) /* between two looks at a lock that is waited for */
 #define TAKEOVER_NS UINT64_C(50000000)   /* another's takeover, which takes no time */
@@ -72,7 +73,7 @@ enum lock_verdict lock_judge(const struct lock_facts *owner, const struct lock_f
 static void read_text(const char *path, char *text, size_t n_max)
 {
     assert(n_max > 0);
-    int fd = (int)TEMP_FAILURE_RETRY(open(path, O_RDONLY | O_CLOEXEC));
+    int fd = stream_open_fd(path);
     ssize_t n = fd >= 0 ? TEMP_FAILURE_RETRY(read(fd, text, n_max - 1)) : 0;
     if (fd >= 0) close(fd);
     text[n > 0 ? n : 0] = '\0';
@@ -165,13 +166,14 @@ static bool is_same_owner(const struct lock_facts *a, const struct lock_facts *b
 
 static bool write_all(int fd, const char *data, size_t n)
 {
-    ssize_t n_written = 0;
     assert(n > 0);
-    for (; n > 0 && n_written >= 0; data += n_written, n -= (size_t)n_written) {
-        n_written = TEMP_FAILURE_RETRY(write(fd, data, n));
+    while (n > 0) {
+        ssize_t n_written = TEMP_FAILURE_RETRY(write(fd, data, n));
         if (n_written < 0) return false;
+        data += n_written;
+        n -= (size_t)n_written;
     }
-    return n == 0;
+    return true;
 }
 
 /* Creates the file `path`, which must not exist, with our facts. False: errno says why. */

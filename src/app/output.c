@@ -179,8 +179,8 @@ bool output_flush(struct output *output, struct error *err)
 static bool write_apart(struct output *output, const char *line, struct error *err)
 {
     assert(line[0] == '{');
-    return output_flush(output, err) && writer_append(output->writer, line, strlen(line), err) &&
-           writer_append(output->writer, "\n", 1, err) && output_flush(output, err);
+    return output_flush(output, err) &&
+           writer_append_line(output->writer, line, strlen(line), err) && output_flush(output, err);
 }
 
 bool output_open(struct output **output, const struct output_place *place,
@@ -230,8 +230,8 @@ static bool write_line(struct output *output, char *line, struct error *err)
 {
     assert(line != NULL);
     pthread_mutex_lock(&output->mutex);
-    bool is_ok = may_write(output, err) && writer_append(output->writer, line, strlen(line), err) &&
-                 writer_append(output->writer, "\n", 1, err);
+    bool is_ok =
+        may_write(output, err) && writer_append_line(output->writer, line, strlen(line), err);
     free(line);
     output->n_written += is_ok;
     bool is_full = writer_pending_bytes(output->writer) >= OUTPUT_GROUP_BYTES;

@@ -221,6 +221,12 @@ static bool read_id(struct prompts *prompts, const json_t *line, struct prompt *
     return true;
 }
 
+static uint64_t id_hash(const struct prompt *prompt)
+{
+    assert(prompt->has_id);
+    return ledger_hash(prompt->id_is_integer ? 'i' : 's', prompt->id);
+}
+
 /* Whether another shard answers it. As far as the line could be read: without an id its place
  * decides. */
 static bool is_foreign(const struct prompts *prompts, const struct prompt *prompt)
@@ -228,9 +234,7 @@ static bool is_foreign(const struct prompts *prompts, const struct prompt *promp
     const struct shard *shard = prompts->options.shard;
     assert(prompts->n_read > 0);
     if (shard == NULL) return false;
-    char kind = prompt->id_is_integer ? 'i' : 's';
-    return !shard_has(shard, prompts->n_read - 1,
-                      prompt->has_id ? ledger_hash(kind, prompt->id) : 0);
+    return !shard_has(shard, prompts->n_read - 1, prompt->has_id ? id_hash(prompt) : 0);
 }
 
 /* Looks the line up among those that were read and those that are answered. False: err says why. */
@@ -255,7 +259,7 @@ static bool check_id(struct prompts *prompts, struct prompt *prompt, struct reje
                      struct error *err)
 {
     assert(prompt->has_id);
-    uint64_t key = ledger_hash(prompt->id_is_integer ? 'i' : 's', prompt->id);
+    uint64_t key = id_hash(prompt);
     if (!look_up(prompts, prompt, key, err)) return false;
     if (prompt->verdict != LEDGER_REPEATED) return !prompts->is_skipped;
     key = ledger_line_key('d', prompt->index);
@@ -276,8 +280,7 @@ static bool make_prompt(struct prompts *prompts, const struct prompt *prompt,
                         struct prompt_parts *parts, struct rejection *rejection)
 {
     const struct model_config *config = prompts->options.config;
-    uint64_t key =
-        prompts->options.flags->seed ^ ledger_hash(prompt->id_is_integer ? 'i' : 's', prompt->id);
+    uint64_t key = prompts->options.flags->seed ^ id_hash(prompt);
     assert(prompts->row.n_prompt > 0);
     parts->kind = PARTS_IDS;
     parts->n_ids = prompts->row.n_prompt;
@@ -443,7 +446,7 @@ static bool make_request(struct prompts *prompts, const struct prompt_parts *par
         .index = prompt->index,
         .line = prompt->line,
         .id = prompt->id.data,
-        .id_hash = ledger_hash(prompt->id_is_integer ? 'i' : 's', prompt->id),
+        .id_hash = id_hash(prompt),
         .n_prompt = n_ids,
         .prompt_ids = prompts->options.only_shapes ? NULL : ids,
         .want_logprobs = flags->logprobs,

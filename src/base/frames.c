@@ -182,10 +182,7 @@ static bool take_raw(struct frames *frames, int64_t begin_bytes, struct error *e
     assert(begin_bytes >= 0);
     frames->n_text = 0;
     if (!reserve(frames, STREAM_CHUNK_BYTES, err)) return false;
-    ssize_t n;
-    do {
-        n = pread(frames->fd, frames->text, STREAM_CHUNK_BYTES, begin_bytes);
-    } while (n < 0 && errno == EINTR);
+    ssize_t n = stream_read_at(frames->fd, frames->text, STREAM_CHUNK_BYTES, begin_bytes);
     if (n < 0) return fail_read(frames, err);
     size_t n_compared = (size_t)n < sizeof magic ? (size_t)n : sizeof magic;
     bool is_frame = memcmp(frames->text, magic, n_compared) == 0;
@@ -262,20 +259,14 @@ bool frames_tail(struct frames *frames, int64_t begin_bytes, int64_t *n_bytes, b
     if (fstat(frames->fd, &file) != 0) return fail_read(frames, err);
     *n_bytes = file.st_size > begin_bytes ? file.st_size - begin_bytes : 0;
     if (*n_bytes == 0 || *n_bytes > FRAMES_TAIL_BYTES_MAX) return true;
-    size_t n = (size_t)*n_bytes, n_done = 0;
+    size_t n = (size_t)*n_bytes;
     char *tail = malloc(n);
     if (tail == NULL || !reserve(frames, STREAM_CHUNK_BYTES, NULL)) {
         free(tail);
         return error_set(err, ERROR_UNAVAILABLE, "not enough memory to read %s", frames->path);
     }
-    while (n_done < n) {
-        ssize_t n_now = pread(frames->fd, tail + n_done, n - n_done, begin_bytes + (off_t)n_done);
-        if (n_now < 0 && errno == EINTR) continue;
-        if (n_now <= 0) break;
-        n_done += (size_t)n_now;
-    }
-    if (n_done == n)
-        *goes_on = frames->zstd != NULL ? find_frame(frames, tail, n) : find_line(tail, n);
+    bool is_read = stream_read_at(frames->fd, tail, n, begin_bytes) == *n_bytes;
+    if (is_read) *goes_on = frames->zstd != NULL ? find_frame(frames, tail, n) : find_line(tail, n);
     free(tail);
-    return n_done == n || fail_read(frames, err);
+    return is_read || fail_read(frames, err);
 }

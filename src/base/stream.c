@@ -52,6 +52,19 @@ int stream_open_fd(const char *path)
     return fd;
 }
 
+ssize_t stream_read_at(int fd, void *target, size_t n, int64_t begin)
+{
+    size_t n_done = 0;
+    assert(begin >= 0);
+    while (n_done < n) {
+        ssize_t n_read = pread(fd, (char *)target + n_done, n - n_done, begin + (off_t)n_done);
+        if (n_read < 0 && errno == EINTR) continue;
+        if (n_read <= 0) return n_read < 0 ? -1 : (ssize_t)n_done;
+        n_done += (size_t)n_read;
+    }
+    return (ssize_t)n_done;
+}
+
 /* Sets fd; errno says why not. A directory opens well and fails at the first read: too late. */
 static bool stream_open_file(struct stream *stream, const char *path)
 {

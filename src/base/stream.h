@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/arena.h"
 #include "base/error.h"
@@ -34,6 +35,8 @@ bool stream_wait(struct stream *stream, int hurry_fd);
 
 /* Opens for reading, past interruptions; -1: errno says why not. */
 int stream_open_fd(const char *path);
+/* At most `n` bytes from byte `begin` on, fewer at the file's end only; -1: errno says why. */
+ssize_t stream_read_at(int fd, void *target, size_t n, int64_t begin);
 
 /* Reads a whole small file (JSON, say) into `arena`, NUL-terminated; refuses > bytes_max. */
 bool stream_read_file(const char *path, size_t bytes_max, struct arena *arena,
@@ -86,6 +89,9 @@ bool writer_open(struct writer **writer, const struct writer_options *options, s
 /* Appends bytes to the current frame. Buffered; may write. Once a write has failed, this and every
  * later call tell that failure and write nothing. */
 bool writer_append(struct writer *writer, const char *data, size_t n, struct error *err);
+
+/* The same for a line, which gets its newline. */
+bool writer_append_line(struct writer *writer, const char *line, size_t n, struct error *err);
 
 /* Bytes appended since the last flush: what a crash would lose. */
 size_t writer_pending_bytes(const struct writer *writer);

@@ -231,6 +231,12 @@ bool writer_append(struct writer *writer, const char *data, size_t n, struct err
     return is_ok || tell_failure(writer, err);
 }
 
+bool writer_append_line(struct writer *writer, const char *line, size_t n, struct error *err)
+{
+    assert(line != NULL);
+    return writer_append(writer, line, n, err) && writer_append(writer, "\n", 1, err);
+}
+
 size_t writer_pending_bytes(const struct writer *writer)
 {
     assert(writer != NULL);
