@@ -13,8 +13,8 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 
+from cases import run_cases
 from resume import Box, identity, make_lines
 
 N_SHARDS, N_ROUNDS = 5, 6
@@ -151,22 +151,7 @@ def main():
     if shutil.which("zstd") is None:
         print("1..0 # SKIP without zstd")
         return
-    print(f"1..{len(CHECKS)}")
-    n_failed = 0
-    for number, check in enumerate(CHECKS, 1):
-        problem = None
-        with tempfile.TemporaryDirectory(prefix="dllm-shards-") as folder:
-            try:
-                check(program, pathlib.Path(folder), seed)
-            except (AssertionError, KeyError, IndexError, ValueError, OSError, StopIteration,
-                    subprocess.SubprocessError) as failure:
-                problem = failure
-        n_failed += problem is not None
-        print(f"{'ok' if problem is None else 'not ok'} {number} - {check.__doc__}", flush=True)
-        if problem is not None:
-            line = problem.__traceback__.tb_next.tb_lineno
-            print(f"# line {line}: {type(problem).__name__}: {str(problem)[:2000]}")
-    sys.exit(1 if n_failed else 0)
+    run_cases(CHECKS, program, seed)
 
 
 if __name__ == "__main__":

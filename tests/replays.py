@@ -19,8 +19,9 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
+
+from cases import run_cases
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT.parent / "shared" / "data" / "traces"
@@ -161,7 +162,7 @@ def published_case(name, policy):
     def case(program, folder):
         path = PUBLISHED / name
         if not path.exists():
-            return "skip"
+            return "the trace is not here"
         rows = read_trace(path)
         replay = Replay(program, folder, path, "--over-length", policy, "--policy", "fcfs")
         check_sums(replay, rows, policy)
@@ -438,22 +439,7 @@ CASES = [
 
 
 def main():
-    program = os.path.abspath(sys.argv[1])
-    print(f"1..{len(CASES)}")
-    n_failed = 0
-    for number, case in enumerate(CASES, 1):
-        title = case.__doc__
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                skip = case(program, pathlib.Path(folder)) == "skip"
-                print(f"ok {number} - {title}{' # SKIP the trace is not here' if skip else ''}")
-            except (AssertionError, KeyError, ValueError, TypeError) as error:
-                n_failed += 1
-                line = error.__traceback__
-                while line.tb_next:
-                    line = line.tb_next
-                print(f"not ok {number} - {title}\n# line {line.tb_lineno}: {error!r}"[:2000])
-    sys.exit(1 if n_failed else 0)
+    run_cases(CASES, os.path.abspath(sys.argv[1]))
 
 
 if __name__ == "__main__":

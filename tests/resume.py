@@ -17,9 +17,9 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import time
+
+from cases import run_cases
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PROMPTS = ROOT / "data" / "prompts" / "demo.jsonl"
@@ -530,22 +530,7 @@ def main():
     if shutil.which("zstd") is None:
         print("1..0 # SKIP without zstd")
         return
-    print(f"1..{len(checks)}")
-    n_failed = 0
-    for number, check in enumerate(checks, 1):
-        problem = None
-        with tempfile.TemporaryDirectory(prefix="dllm-resume-") as folder:
-            try:
-                check(program, pathlib.Path(folder), options)
-            except (AssertionError, KeyError, IndexError, ValueError, OSError,
-                    subprocess.SubprocessError) as failure:
-                problem = failure
-        n_failed += problem is not None
-        print(f"{'ok' if problem is None else 'not ok'} {number} - {check.__doc__}", flush=True)
-        if problem is not None:
-            line = problem.__traceback__.tb_next.tb_lineno
-            print(f"# line {line}: {type(problem).__name__}: {str(problem)[:2000]}")
-    sys.exit(1 if n_failed else 0)
+    run_cases(checks, program, options)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ import random
 import select
 import subprocess
 import sys
-import tempfile
 import time
+
+from cases import run_cases
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MODEL = ROOT / "data" / "models" / "tiny-llada"
@@ -323,23 +324,7 @@ CASES = [
 
 
 def main():
-    program = os.path.abspath(sys.argv[1])
-    print(f"1..{len(CASES)}")
-    n_failed = 0
-    for number, case in enumerate(CASES, 1):
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                case(program, pathlib.Path(folder))
-                print(f"ok {number} - {case.__doc__}")
-            except (AssertionError, LookupError, OSError, ValueError,
-                    subprocess.SubprocessError) as error:
-                n_failed += 1
-                line = error.__traceback__
-                while line.tb_next:
-                    line = line.tb_next
-                text = f"not ok {number} - {case.__doc__}\n# line {line.tb_lineno}: {error!r}"
-                print(text[:2000])
-    sys.exit(1 if n_failed else 0)
+    run_cases(CASES, os.path.abspath(sys.argv[1]))
 
 
 if __name__ == "__main__":

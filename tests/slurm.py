@@ -25,6 +25,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 SECONDS_MAX = 240
+RESTARTS_MAX = 9
 N_PROMPTS = 48
 # Slow enough to be disturbed, and without surprises: one token a step.
 SLOW = ["--threads", "1", "--cache", "none", "--threshold", "0", "--gen-length", "48",
@@ -268,8 +269,20 @@ class Bench:
                   self.prompts)
 
 
-def restarts(facts):
-    return int(facts[0]["Restarts"])
+def start(bench, name, *options):
+    """A job that is at work and has answers to lose."""
+    job = bench.submit(name, ["srun " + bench.command(name), "exit $?"], "--requeue", *options)
+    bench.cluster.wait(job, is_running)
+    bench.wait_for_answers(name, 3)
+    return job
+
+
+def end_restarted(bench, name, job, n_most):
+    """The job was requeued at least once, and completed."""
+    facts = bench.cluster.wait(job, is_over)
+    if not 1 <= int(facts[0]["Restarts"]) <= n_most or facts[0]["JobState"] != "COMPLETED":
+        raise RuntimeError(f"{facts}")
+    bench.check(name)
 
 
 def case_array(bench):
@@ -304,28 +317,17 @@ def case_batch(bench):
 
 def case_requeue_exit(bench):
     """a signal, exit status 75, RequeueExit=75"""
-    job = bench.submit("requeue", ["srun " + bench.command("requeue"), "exit $?"], "--requeue")
-    bench.cluster.wait(job, is_running)
-    bench.wait_for_answers("requeue", 3)
+    job = start(bench, "requeue")
     bench.cluster.run("scancel", "-s", "USR1", job)
-    facts = bench.cluster.wait(job, is_over)
-    if restarts(facts) != 1 or facts[0]["JobState"] != "COMPLETED":
-        raise RuntimeError(f"{facts}")
-    bench.check("requeue")
+    end_restarted(bench, "requeue", job, 1)
 
 
 def case_preemption(bench):
     """preemption with requeueing"""
-    job = bench.submit("preempt", ["srun " + bench.command("preempt")], "--requeue", "-w", "n3",
-                       "--exclusive")
-    bench.cluster.wait(job, is_running)
-    bench.wait_for_answers("preempt", 3)
+    job = start(bench, "preempt", "-w", "n3", "--exclusive")
     other = bench.submit("other", ["sleep 2"], "-p", "high", "-w", "n3", "--exclusive")
     bench.cluster.wait(other, is_over)
-    facts = bench.cluster.wait(job, is_over)
-    if restarts(facts) < 1 or facts[0]["JobState"] != "COMPLETED":
-        raise RuntimeError(f"{facts}")
-    bench.check("preempt")
+    end_restarted(bench, "preempt", job, RESTARTS_MAX)
 
 
 def case_time_limit(bench):
@@ -340,18 +342,12 @@ def case_time_limit(bench):
 
 def case_node(bench):
     """a node that dies with its job"""
-    job = bench.submit("node", ["srun " + bench.command("node")], "--requeue", "-w", "n2",
-                       "--exclusive")
-    bench.cluster.wait(job, is_running)
-    bench.wait_for_answers("node", 3)
+    job = start(bench, "node", "-w", "n2", "--exclusive")
     bench.cluster.kill_node("n2", job)
     time.sleep(1)
     bench.cluster.wait(job, lambda task: task["JobState"] != "RUNNING", 120)
     subprocess.run(["slurmd", "-c", "-N", "n2"], env=bench.cluster.environment, check=True)
-    facts = bench.cluster.wait(job, is_over)
-    if restarts(facts) < 1 or facts[0]["JobState"] != "COMPLETED":
-        raise RuntimeError(f"{facts}")
-    bench.check("node")
+    end_restarted(bench, "node", job, RESTARTS_MAX)
 
 
 CASES = [case_node, case_time_limit, case_preemption, case_requeue_exit, case_array, case_tasks,
