@@ -391,6 +391,20 @@ static int32_t learn(struct executor *executor, const struct flight *flight,
     return running->stop_cell >= 0 && running->request->decode.early_stop ? -1 : n;
 }
 
+/* Tells the planner of an item whose step has committed so many tokens, or will; -1: its request is
+ * over. */
+static void report_item(struct executor *executor, struct flight_item *item,
+                        struct running *running, int32_t n_commits)
+{
+    assert(n_commits >= -1);
+    if (running->is_over) {
+        planner_end(executor->planner, item->request, running->end_block, true);
+        return;
+    }
+    item->outcome = n_commits < 0 ? STEP_END : advance(executor, running, n_commits);
+    planner_report(executor->planner, item->request, item->outcome, running->block_index);
+}
+
 /* Looks at one request of a finished iteration; its answer may leave. */
 static bool look_at(struct executor *executor, struct flight *flight, struct flight_item *item,
                     const struct executor_events *events, struct error *err)
@@ -399,14 +413,9 @@ static bool look_at(struct executor *executor, struct flight *flight, struct fli
     bool was_over = running->is_over;
     int32_t n = was_over ? -1 : learn(executor, flight, item, running);
     running->n_in_flight--;
-    if (was_over && !flight->is_reported) {
-        planner_end(executor->planner, item->request, running->end_block, true);
-    } else if (!flight->is_reported) {
-        item->outcome = n < 0 ? STEP_END : advance(executor, running, n);
-        planner_report(executor->planner, item->request, item->outcome, running->block_index);
-    } else if (n < 0 && !was_over && item->outcome != STEP_END && running->n_in_flight == 0) {
+    if (!flight->is_reported) report_item(executor, item, running, n);
+    else if (n < 0 && !was_over && item->outcome != STEP_END && running->n_in_flight == 0)
         planner_end(executor->planner, item->request, item->block, false);
-    }
     if (was_over || (n >= 0 && item->outcome != STEP_END)) return true;
     running->is_over = true;
     running->end_block = item->block;
@@ -453,11 +462,7 @@ static void report_ahead(struct executor *executor, struct flight *flight)
     assert(flight->is_certain);
     for (int32_t i = 0; i < flight->n_items; i++) {
         struct flight_item *item = &flight->items[i];
-        struct running *running = &executor->running[item->request];
-        item->outcome = running->is_over ? STEP_END : advance(executor, running, item->n_commits);
-        if (running->is_over)
-            planner_end(executor->planner, item->request, running->end_block, true);
-        else planner_report(executor->planner, item->request, item->outcome, running->block_index);
+        report_item(executor, item, &executor->running[item->request], item->n_commits);
     }
     flight->is_reported = true;
 }
