@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/arena.h"
 #include "base/stream.h"
 
 #define SAMPLE_BYTES       ((int64_t)64 << 10)
@@ -25,7 +26,6 @@ const char *header_program(void)
 
 /* ---- the model's hash ---- */
 
-/* FNV-1a over all that is mixed in. */
 struct mixer {
     uint64_t hash;
     const char *folder;
@@ -35,10 +35,8 @@ struct mixer {
 
 static void mix(struct mixer *mixer, const void *data, size_t n)
 {
-    const uint8_t *bytes = data;
-    assert(bytes != NULL);
-    for (size_t i = 0; i < n; i++)
-        mixer->hash = (mixer->hash ^ bytes[i]) * UINT64_C(0x100000001B3);
+    assert(data != NULL);
+    mixer->hash = hash_bytes(mixer->hash, (struct bytes){data, n});
 }
 
 /* Bytes [begin, end) of a file. */
@@ -102,7 +100,7 @@ static bool hash_model(uint64_t *hash, const char *folder, bool is_dummy, struct
 {
     static const char *const tokenizers[] = {"tokenizer.json", "tokenizer_config.json",
                                              "vocab.json", "merges.txt"};
-    struct mixer mixer = {.hash = UINT64_C(0xCBF29CE484222325), .folder = folder, .err = err};
+    struct mixer mixer = {.hash = HASH_START, .folder = folder, .err = err};
     struct dirent **weights = NULL;
     assert(folder != NULL);
     mix_file(&mixer, "config.json", false);
@@ -145,9 +143,8 @@ static json_t *make_settings(const struct options *options)
         json_t *string = json_string(value);
         /* Words of a command line need not be UTF-8. */
         if (string == NULL) {
-            struct mixer mixer = {.hash = UINT64_C(0xCBF29CE484222325)};
-            mix(&mixer, value, strlen(value));
-            string = json_sprintf("not UTF-8, hash %016" PRIx64, mixer.hash);
+            uint64_t hash = hash_bytes(HASH_START, (struct bytes){value, strlen(value)});
+            string = json_sprintf("not UTF-8, hash %016" PRIx64, hash);
         }
         json_object_set_new(settings, options_info(id)->name, string);
     }

@@ -15,10 +15,8 @@ enum { SLOTS_MIN = 1024 };
 
 uint64_t ledger_hash(char kind, struct bytes id)
 {
-    uint64_t hash = (UINT64_C(0xCBF29CE484222325) ^ (uint8_t)kind) * UINT64_C(0x100000001B3);
     assert(id.data != NULL || id.n == 0);
-    for (size_t i = 0; i < id.n; i++)
-        hash = (hash ^ (uint8_t)id.data[i]) * UINT64_C(0x100000001B3);
+    uint64_t hash = hash_bytes(hash_bytes(HASH_START, (struct bytes){&kind, 1}), id);
     return hash != 0 ? hash : 1;
 }
 

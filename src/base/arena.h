@@ -25,6 +25,15 @@ struct bytes {
     size_t n;
 };
 
+/* FNV-1a, 64 bits: the hash, at first HASH_START, with these bytes added. */
+#define HASH_START UINT64_C(0xCBF29CE484222325)
+static inline uint64_t hash_bytes(uint64_t hash, struct bytes bytes)
+{
+    for (size_t i = 0; i < bytes.n; i++)
+        hash = (hash ^ (uint8_t)bytes.data[i]) * UINT64_C(0x100000001B3);
+    return hash;
+}
+
 /* What a push of `n_bytes` takes: the next multiple of 64, its alignment. */
 size_t arena_round_up(size_t n_bytes);
 

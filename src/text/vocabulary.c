@@ -8,14 +8,10 @@
 
 enum { PROBES_MAX = 256, QUOTED_MAX = 60 };
 
-/* FNV-1a over both parts, then a finalizer, because the table uses the low bits. */
+/* A finalizer follows, because the table uses the low bits. */
 static uint64_t hash_of(struct bytes left, struct bytes right)
 {
-    uint64_t hash = 0xCBF29CE484222325U;
-    for (size_t i = 0; i < left.n; i++)
-        hash = (hash ^ (uint8_t)left.data[i]) * 0x100000001B3U;
-    for (size_t i = 0; i < right.n; i++)
-        hash = (hash ^ (uint8_t)right.data[i]) * 0x100000001B3U;
+    uint64_t hash = hash_bytes(hash_bytes(HASH_START, left), right);
     hash = (hash ^ hash >> 32) * 0xD6E8FEB86659FD93U;
     return hash ^ hash >> 32;
 }
