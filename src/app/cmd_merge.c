@@ -18,6 +18,7 @@
 #include "app/scan.h"
 #include "app/shard.h"
 #include "base/clock.h"
+#include "base/frames.h"
 #include "base/stream.h"
 
 static_assert(OPTIONS_OPERANDS_MAX <= COLLATE_FILES_MAX, "every shard has a number");
@@ -133,7 +134,7 @@ static bool scan_shards(struct merge *merge, struct error *err)
     assert(merge->collate != NULL);
     for (merge->shard = 0; merge->shard < merge->options->n_operands; merge->shard++) {
         const char *path = shard_path(merge, merge->shard);
-        if (!scan_file(&scan, path, scan_is_zstd(path), take_record, merge, err) ||
+        if (!scan_file(&scan, path, frames_is_zstd(path), take_record, merge, err) ||
             !check_shard(path, &scan, err))
             return false;
         add_manifest(merge->sums, merge->manifest);

@@ -14,6 +14,7 @@
 #include "app/prompts.h"
 #include "app/scan.h"
 #include "app/shard.h"
+#include "base/frames.h"
 
 enum { NAMED_MAX = 5, NAME_BYTES = 240, ID_SHOWN = 80 };
 
@@ -152,7 +153,7 @@ static bool read_files(struct verification *found, struct error *err)
         if (found->file == NULL) found->file = json_object(); /* a path that is not UTF-8 */
         if (json_array_append_new(found->files, found->file) != 0)
             return error_set(err, ERROR_UNAVAILABLE, "not enough memory to verify");
-        if (!scan_file(&scan, found->path, scan_is_zstd(found->path), take_record, found, err))
+        if (!scan_file(&scan, found->path, frames_is_zstd(found->path), take_record, found, err))
             return false;
         judge_file(found, &scan);
     }

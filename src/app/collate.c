@@ -136,7 +136,7 @@ static bool find_reader(struct collate *collate, int32_t file, struct frames **f
     if (reader->frames == NULL || reader->file != file) {
         frames_close(reader->frames);
         *reader = (struct reader){.file = file};
-        if (!frames_open(&reader->frames, path, scan_is_zstd(path), err)) return false;
+        if (!frames_open(&reader->frames, path, frames_is_zstd(path), err)) return false;
     }
     *frames = reader->frames;
     return true;

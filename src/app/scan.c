@@ -188,23 +188,6 @@ static bool walk_groups(struct walk *walk, struct frames *frames)
     return judge_tail(walk, frames, &group);
 }
 
-bool scan_is_zstd(const char *path)
-{
-    static const unsigned char magic[] = {0x28, 0xB5, 0x2F, 0xFD};
-    unsigned char start[sizeof magic];
-    size_t n = strlen(path);
-    assert(n > 0);
-    if (n > 4 && strcmp(path + n - 4, ".zst") == 0) return true;
-    struct stat status;
-    bool is_file = stat(path, &status) == 0 && S_ISREG(status.st_mode);
-    FILE *file = is_file ? fopen(path, "rbe") : NULL;
-    if (file == NULL) return false;
-    bool is_zstd = fread(start, 1, sizeof start, file) == sizeof start &&
-                   memcmp(start, magic, sizeof magic) == 0;
-    fclose(file);
-    return is_zstd;
-}
-
 bool scan_file(struct scan *scan, const char *path, bool is_zstd, scan_visit *visit, void *context,
                struct error *err)
 {

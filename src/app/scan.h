@@ -52,8 +52,4 @@ typedef bool scan_visit(void *context, const struct scan_record *record, struct 
 bool scan_file(struct scan *scan, const char *path, bool is_zstd, scan_visit *visit, void *context,
                struct error *err);
 
-/* Whether a file is to be read as zstd: its name ends in .zst, or it begins as a frame does. Where
- * something is to be written behind what is read, the name decides alone (app/output.h). */
-bool scan_is_zstd(const char *path);
-
 #endif

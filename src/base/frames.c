@@ -43,6 +43,21 @@ void frames_close(struct frames *frames)
     free(frames);
 }
 
+bool frames_is_zstd(const char *path)
+{
+    char start[sizeof magic];
+    size_t n = strlen(path);
+    assert(n > 0);
+    if (n > 4 && strcmp(path + n - 4, ".zst") == 0) return true;
+    struct stat status;
+    int fd = stat(path, &status) == 0 && S_ISREG(status.st_mode) ? stream_open_fd(path) : -1;
+    if (fd < 0) return false;
+    bool is_zstd = stream_read_at(fd, start, sizeof start, 0) == sizeof start &&
+                   memcmp(start, magic, sizeof magic) == 0;
+    close(fd);
+    return is_zstd;
+}
+
 bool frames_open(struct frames **frames, const char *path, bool is_zstd, struct error *err)
 {
     assert(path != NULL);

@@ -30,6 +30,10 @@ struct frames_group {
     int64_t begin_bytes, end_bytes; /* in the file; where a broken group ends nobody knows */
 };
 
+/* Whether a file is to be read as zstd: its name ends in .zst, or it begins as a frame does. Where
+ * something is to be written behind what is read, the name decides alone (app/output.h). */
+bool frames_is_zstd(const char *path);
+
 /* Opens a regular file. Heap; close it. False: ERROR_NO_INPUT or ERROR_UNAVAILABLE. */
 bool frames_open(struct frames **frames, const char *path, bool is_zstd, struct error *err);
 void frames_close(struct frames *frames); /* NULL is fine */

@@ -13,6 +13,7 @@
 #include "app/profile.h"
 #include "app/records.h"
 #include "app/scan.h"
+#include "base/frames.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -91,7 +92,7 @@ static void try_output(const char *path, bool is_zstd)
     require(is_ok || err.message[0] != 0);
     require(!scan.is_foreign || !scan.has_header);
     require(scan.keep_bytes <= scan.torn_at_bytes || scan.torn_bytes == 0);
-    size_t n = is_ok && is_zstd == scan_is_zstd(path) ? collate_sort(collate) : 0;
+    size_t n = is_ok && is_zstd == frames_is_zstd(path) ? collate_sort(collate) : 0;
     require(n == 0 || (int64_t)n == scan.n_records);
     for (size_t i = 0; i < n; i++) {
         struct bytes line;

@@ -8,6 +8,7 @@
 
 #include "app/ledger.h"
 #include "app/scan.h"
+#include "base/frames.h"
 
 #define HEADER   "{\"header\":{\"format\":1}}\n"
 #define HASH     "\"line_hash\":\"00000000000000ab\""
@@ -139,11 +140,11 @@ Test(scan, the_visitors_failure_ends_the_scan)
 Test(scan, compression_is_told_by_name_or_first_bytes_and_pipes_are_refused)
 {
     write_groups(HEADER, FIRST, MANIFEST, true);
-    cr_assert(scan_is_zstd(path));
+    cr_assert(frames_is_zstd(path));
     write_groups(HEADER, FIRST, MANIFEST, false);
-    cr_assert_not(scan_is_zstd(path));
-    cr_assert(scan_is_zstd("nothing.zst"));
-    cr_assert_not(scan_is_zstd("nothing"));
+    cr_assert_not(frames_is_zstd(path));
+    cr_assert(frames_is_zstd("nothing.zst"));
+    cr_assert_not(frames_is_zstd("nothing"));
     cr_assert_not(scan_file(&scan, "/dev/null", false, take, &records, &err));
     cr_assert_eq(err.code, ERROR_NO_INPUT);
 }
