@@ -1,7 +1,6 @@
 /* dllm-batch inspect: what a model folder holds, as text for people, and every problem found in it.
  * A problem does not end the inspection: what can still be read is read. Nothing is computed. */
 #include <assert.h>
-#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
@@ -53,13 +52,16 @@ __attribute__((format(printf, 2, 3))) static void print_fact(const char *name, c
     va_end(arguments);
 }
 
-/* Text from the model's files after `prefix`: its control bytes must not reach a terminal. */
+/* Text from the model's files after `prefix`: its controls must not reach a terminal. */
 static void print_foreign(const char *name, const char *prefix, const char *text)
 {
     assert(text != NULL);
+    size_t n;
     printf("%-14s %s", name, prefix);
-    for (const char *at = text; *at != '\0'; at++)
-        putchar(iscntrl((unsigned char)*at) ? '?' : *at);
+    for (const char *at = text; *at != '\0'; at += n) {
+        bool is_text = error_next(at, &n) == ERROR_SHOWN_TEXT;
+        printf("%.*s", is_text ? (int)n : 1, is_text ? at : "?");
+    }
     putchar('\n');
 }
 

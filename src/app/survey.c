@@ -116,14 +116,17 @@ static void print_text(struct bytes text, FILE *stream)
 {
     assert(text.data != NULL);
     const char *prefix = "  |";
-    for (size_t i = 0; i < text.n; i++) {
-        unsigned char byte = (unsigned char)text.data[i];
+    size_t n;
+    for (size_t i = 0; i < text.n; i += n) {
+        const char *at = text.data + i;
+        bool is_text = error_next(at, &n) == ERROR_SHOWN_TEXT;
         fputs(prefix, stream);
-        if (prefix[0] != '\0' && byte != '\n') fputc(' ', stream);
-        prefix = byte == '\n' ? "  |" : "";
-        if (byte == '\n') fputc('\n', stream);
-        else if (byte < 0x20 || byte == 0x7F) fprintf(stream, "\\x%02x", byte);
-        else fputc(byte, stream);
+        if (prefix[0] != '\0' && *at != '\n') fputc(' ', stream);
+        prefix = *at == '\n' ? "  |" : "";
+        if (is_text || *at == '\n') fwrite(at, 1, n, stream);
+        else
+            for (size_t j = 0; j < n; j++)
+                fprintf(stream, "\\x%02x", (unsigned char)at[j]);
     }
     if (prefix[0] == '\0') fputc('\n', stream);
 }

@@ -30,23 +30,40 @@ static size_t utf8_sequence_bytes(const uint8_t *at)
     return n_bytes;
 }
 
-/* Stores `text`, cut to what fits: control bytes become blanks, what is not UTF-8 (a sequence torn
- * by the cut, too) question marks. */
+/* Controls, C1 ones too, line separators, and marks that turn the direction of what follows. */
+static bool is_control(const uint8_t *at, size_t n_bytes)
+{
+    uint32_t code = n_bytes == 1 ? at[0] : at[0] & (0x7FU >> n_bytes);
+    for (size_t i = 1; i < n_bytes; i++)
+        code = code << 6 | (at[i] & 0x3FU);
+    return code < 0x20 || (code >= 0x7F && code < 0xA0) || code == 0x61C ||
+           (code >= 0x200E && code <= 0x200F) || (code >= 0x2028 && code <= 0x202E) ||
+           (code >= 0x2066 && code <= 0x2069);
+}
+
+enum error_shown error_next(const char *text, size_t *n_bytes)
+{
+    const uint8_t *at = (const uint8_t *)text;
+    size_t n = *at == 0 ? 1 : utf8_sequence_bytes(at);
+    assert(n_bytes != NULL);
+    *n_bytes = n > 0 ? n : 1;
+    if (n == 0) return ERROR_SHOWN_INVALID;
+    return is_control(at, n) ? ERROR_SHOWN_CONTROL : ERROR_SHOWN_TEXT;
+}
+
+/* Stores `text`, cut to what fits: control characters become blanks, what is not UTF-8 (a sequence
+ * torn by the cut, too) question marks. */
 static void message_store(struct error *err, const char *text)
 {
     assert(text != err->message);
-    size_t n_bytes_max = sizeof err->message - 1;
+    size_t n_bytes_max = sizeof err->message - 1, n_bytes;
     size_t length = strnlen(text, n_bytes_max);
     memcpy(err->message, text, length);
     err->message[length] = 0;
-
-    uint8_t *at = (uint8_t *)err->message;
-    while (*at != 0) {
-        size_t n_bytes = utf8_sequence_bytes(at);
-        if (n_bytes == 0) *at = '?';
-        if (*at < 0x20 || *at == 0x7F) *at = ' ';
-        if (n_bytes == 2 && *at == 0xC2 && at[1] < 0xA0) at[0] = at[1] = ' '; /* C1 */
-        at += n_bytes == 0 ? 1 : n_bytes;
+    for (char *at = err->message; *at != 0; at += n_bytes) {
+        enum error_shown shown = error_next(at, &n_bytes);
+        if (shown != ERROR_SHOWN_TEXT)
+            memset(at, shown == ERROR_SHOWN_INVALID ? '?' : ' ', n_bytes);
     }
 }
 

@@ -4,6 +4,7 @@
 #define BASE_ERROR_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 /* Values are the process's exit codes (sysexits.h), so that main needs no table. */
 enum error_code {
@@ -24,11 +25,22 @@ struct error {
 };
 
 /* Sets `err` and returns false, so that `return error_set(...)` is one line. `err` may be NULL. The
- * arguments may be foreign bytes: control bytes come out as blanks, what is not UTF-8 as "?". */
+ * arguments may be foreign bytes: control characters come out as blanks, what is not UTF-8 as "?".
+ */
 __attribute__((format(printf, 3, 4))) bool error_set(struct error *err, enum error_code code,
                                                      const char *format, ...);
 
 /* Puts "context: " before the message that `err` holds; keeps the code. Returns false. */
 __attribute__((format(printf, 2, 3))) bool error_wrap(struct error *err, const char *format, ...);
+
+/* What a terminal, or a line of JSON, may be shown of foreign text. */
+enum error_shown {
+    ERROR_SHOWN_TEXT,
+    ERROR_SHOWN_CONTROL, /* ends lines, moves the cursor, turns the direction of writing, or NUL */
+    ERROR_SHOWN_INVALID, /* a byte that is not UTF-8 here */
+};
+
+/* The character at `text`, which ends with NUL, and its bytes, at least 1. */
+enum error_shown error_next(const char *text, size_t *n_bytes);
 
 #endif

@@ -74,6 +74,18 @@ Test(error, control_characters_beyond_ascii_become_blanks_too)
     cr_assert_str_eq(err.message, "a [m     1m\xC2\xA0.");
 }
 
+Test(error, marks_that_turn_the_direction_or_end_lines_become_blanks)
+{
+    struct error err = {0};
+    error_set(&err, ERROR_IO, "%s",
+              "a\xE2\x80\xAE"
+              "b\xE2\x81\xA6"
+              "c\xE2\x80\xA8"
+              "d\xD8\x9C"
+              "e\xE2\x80\x8F.\xE2\x80\x90 \xD8\xA7");
+    cr_assert_str_eq(err.message, "a   b   c   d  e   .\xE2\x80\x90 \xD8\xA7");
+}
+
 Test(error, bytes_that_are_not_utf8_become_question_marks)
 {
     static const struct {
