@@ -19,7 +19,7 @@ from resume import Box, identity, make_lines
 
 N_SHARDS, N_ROUNDS = 5, 6
 N_MANY, MANY_TEXT = 200_000, "an answer of many words " * 40
-# Caches, 48 bytes a line, the program and its libraries; a sanitizer's shadow fits, too.
+# Caches, 24 bytes a line, the program and its libraries; a sanitizer's shadow fits, too.
 MEMORY_BYTES_MAX = 160 << 20
 SECONDS_MAX = 300
 

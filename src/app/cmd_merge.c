@@ -1,8 +1,7 @@
 /* dllm-batch merge: the outputs of shards, joined in the order of the input. The first pass scans
  * them: headers must agree, manifests be complete, and of each line its index, place and id are
  * remembered. After a sort the second pass copies the lines, byte for byte (app/collate.h), so the
- * memory does not depend on the answers: at most 48 bytes a line, 32 of them for ids and given back
- * before the sort, beside the caches. */
+ * memory does not depend on the answers: 24 bytes a line, beside the caches. */
 #include <assert.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -12,7 +11,6 @@
 #include "app/app.h"
 #include "app/collate.h"
 #include "app/header.h"
-#include "app/ledger.h"
 #include "app/output.h"
 #include "app/report.h"
 #include "app/scan.h"
@@ -29,13 +27,11 @@ struct merge {
     struct report report;
     int32_t shard; /* that is scanned */
     struct collate *collate;
-    struct ledger ledger;
-    json_t *header;     /* of the first shard; NULL: none yet */
-    char *header_line;  /* the same as a record */
-    json_t *manifest;   /* of the shard; NULL: none yet */
-    json_t *sums;       /* of manifests */
-    int64_t n_failed;   /* error lines, each counted once */
-    int64_t n_repeated; /* lines whose id another line has */
+    json_t *header;    /* of the first shard; NULL: none yet */
+    char *header_line; /* the same as a record */
+    json_t *manifest;  /* of the shard; NULL: none yet */
+    json_t *sums;      /* of manifests */
+    struct collate_counts counts;
     bool backend_noted;
 };
 
@@ -73,7 +69,6 @@ static bool take_header(struct merge *merge, const struct scan_record *record, s
 static bool take_record(void *context, const struct scan_record *record, struct error *err)
 {
     struct merge *merge = context;
-    bool is_new;
     assert(record->value != NULL);
     if (record->kind == SCAN_HEADER) return take_header(merge, record, err);
     if (record->kind == SCAN_MANIFEST) {
@@ -81,9 +76,6 @@ static bool take_record(void *context, const struct scan_record *record, struct 
         merge->manifest = json_deep_copy(record->value);
         return true;
     }
-    if (!ledger_answer(&merge->ledger, record->key, record->line_hash, &is_new, err)) return false;
-    merge->n_repeated += !is_new;
-    merge->n_failed += is_new && record->is_failed;
     return collate_add(merge->collate, merge->shard, record, err);
 }
 
@@ -174,9 +166,10 @@ static bool check_twins(struct merge *merge, size_t at, struct error *err)
                      collate_index(merge->collate, at));
 }
 
-/* Repeated lines and gaps, of `n` sorted ones; `n_lines`: without repeated ones. */
-static bool check_order(struct merge *merge, size_t n, int64_t *n_lines, struct error *err)
+/* Repeated lines and gaps, of the sorted ones; `n_lines`: without repeated ones. */
+static bool check_order(struct merge *merge, int64_t *n_lines, struct error *err)
 {
+    size_t n = merge->counts.n;
     int64_t n_twins = 0, next = 0, first_gap = -1;
     for (size_t at = 0; at < n; at++) {
         int64_t index = collate_index(merge->collate, at);
@@ -187,12 +180,12 @@ static bool check_order(struct merge *merge, size_t n, int64_t *n_lines, struct 
         next = index + 1;
     }
     *n_lines = (int64_t)n - n_twins;
-    assert(merge->n_repeated >= n_twins);
-    if (merge->n_repeated > n_twins)
+    assert(merge->counts.n_repeated >= n_twins);
+    if (merge->counts.n_repeated > n_twins)
         return error_set(err, ERROR_FORMAT,
                          "%" PRId64 " ids have answers with different indices: these are not "
                          "outputs of one input; 'dllm-batch verify' names them",
-                         merge->n_repeated - n_twins);
+                         merge->counts.n_repeated - n_twins);
     if (n_twins > 0)
         report_note(&merge->report,
                     "lines that were there more than once, and are kept once: %" PRId64, n_twins);
@@ -214,11 +207,11 @@ static bool write_apart(struct writer *writer, const char *text, struct error *e
            writer_flush(writer, err);
 }
 
-static bool write_lines(struct merge *merge, struct writer *writer, size_t n, struct error *err)
+static bool write_lines(struct merge *merge, struct writer *writer, struct error *err)
 {
     struct bytes line;
     assert(merge->collate != NULL);
-    for (size_t at = 0; at < n; at++) {
+    for (size_t at = 0; at < merge->counts.n; at++) {
         int64_t index = collate_index(merge->collate, at);
         if (at > 0 && collate_index(merge->collate, at - 1) == index) continue;
         if (!collate_line(merge->collate, at, &line, err) ||
@@ -233,12 +226,12 @@ static bool write_lines(struct merge *merge, struct writer *writer, size_t n, st
 static char *make_manifest(const struct merge *merge, int64_t n_lines)
 {
     const char *backend = json_string_value(json_object_get(merge->header, "backend"));
-    assert(n_lines >= merge->n_failed);
-    json_t *figures =
-        json_pack("{s:s, s:I, s:I, s:I, s:s, s:s, s:i}", "verdict", "complete", "lines",
-                  (json_int_t)n_lines, "answered", (json_int_t)(n_lines - merge->n_failed),
-                  "failed", (json_int_t)merge->n_failed, "program", header_program(), "backend",
-                  backend != NULL ? backend : "", "merged", (int)merge->options->n_operands);
+    assert(n_lines >= merge->counts.n_failed);
+    json_t *figures = json_pack(
+        "{s:s, s:I, s:I, s:I, s:s, s:s, s:i}", "verdict", "complete", "lines", (json_int_t)n_lines,
+        "answered", (json_int_t)(n_lines - merge->counts.n_failed), "failed",
+        (json_int_t)merge->counts.n_failed, "program", header_program(), "backend",
+        backend != NULL ? backend : "", "merged", (int)merge->options->n_operands);
     json_object_update_missing(figures, merge->sums);
     json_t *root = json_pack("{s:o}", "manifest", figures);
     char *line = root != NULL ? json_dumps(root, JSON_COMPACT) : NULL;
@@ -246,7 +239,7 @@ static char *make_manifest(const struct merge *merge, int64_t n_lines)
     return line;
 }
 
-static bool write_all(struct merge *merge, size_t n, int64_t n_lines, struct error *err)
+static bool write_all(struct merge *merge, int64_t n_lines, struct error *err)
 {
     const struct output_place *place = &merge->place;
     const struct writer_options writing = {
@@ -259,7 +252,7 @@ static bool write_all(struct merge *merge, size_t n, int64_t n_lines, struct err
     bool is_ok = writer_open(&writer, &writing, err);
     if (is_ok) {
         is_ok = (!place->is_file || write_apart(writer, merge->header_line, err)) &&
-                write_lines(merge, writer, n, err) &&
+                write_lines(merge, writer, err) &&
                 (place->is_file ? write_apart(writer, manifest, err) : writer_flush(writer, err));
         bool is_broken_pipe = writer_is_broken_pipe(writer);
         /* The first failure is the one to tell; a reader that went away is not worth a message. */
@@ -299,14 +292,13 @@ static bool merge_all(struct merge *merge, int *status, struct error *err)
         !collate_open(&merge->collate, options->operands, options->n_operands, err) ||
         !scan_shards(merge, err))
         return false;
-    ledger_clear(&merge->ledger);
-    size_t n = collate_sort(merge->collate);
-    if (!check_order(merge, n, &n_lines, err) || !write_all(merge, n, n_lines, err)) return false;
-    report_note(&merge->report,
-                "merged %" PRId64 " lines of %" PRId32 " files: %" PRId64 " answered, %" PRId64
-                " failed",
-                n_lines, options->n_operands, n_lines - merge->n_failed, merge->n_failed);
-    *status = merge->n_failed > 0;
+    merge->counts = collate_sort(merge->collate);
+    if (!check_order(merge, &n_lines, err) || !write_all(merge, n_lines, err)) return false;
+    report_note(
+        &merge->report,
+        "merged %" PRId64 " lines of %" PRId32 " files: %" PRId64 " answered, %" PRId64 " failed",
+        n_lines, options->n_operands, n_lines - merge->counts.n_failed, merge->counts.n_failed);
+    *status = merge->counts.n_failed > 0;
     return true;
 }
 
@@ -323,7 +315,6 @@ bool cmd_merge(const struct options *options, int *status, struct error *err)
     merge->sums = json_object();
     bool is_ok = merge_all(merge, status, err);
     collate_close(merge->collate);
-    ledger_clear(&merge->ledger);
     json_decref(merge->header);
     json_decref(merge->manifest);
     json_decref(merge->sums);

@@ -8,15 +8,14 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <libgen.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "app/app.h"
 #include "app/deadline.h"
+#include "app/feed.h"
 #include "app/header.h"
 #include "app/interrupt.h"
 #include "app/lock.h"
@@ -33,7 +32,6 @@
 #include "app/window.h"
 #include "base/clock.h"
 #include "base/stream.h"
-#include "base/workers.h"
 #include "engine/engine.h"
 #include "plan/plan.h"
 #include "text/chat.h"
@@ -41,7 +39,6 @@
 #define RUN_BYTES_MAX     ((size_t)64 << 30) /* address space: file headers, executor */
 #define SCRATCH_BYTES_MAX ((size_t)64 << 20) /* text of one answer */
 #define COUNTED_BYTES_MAX ((off_t)1 << 30)   /* counting more lines for a progress bar takes long */
-#define SETTLE_MS         100
 
 struct run {
     const struct options *options;
@@ -60,11 +57,7 @@ struct run {
     struct output *_Atomic output; /* NULL until there is something to write */
     struct deadline deadline;
     struct report report;
-    struct window windows[2];
-    struct intake intake;
-    struct background *background;
-    struct window *filling; /* in the background; NULL: none */
-    int filled_fd;          /* readable once it is filled */
+    struct feed *feed; /* NULL: none yet */
     const struct window *current;
     struct error tick_failure; /* flushing between two answers failed */
     bool ignored_is_noted, overlooked_is_noted;
@@ -72,63 +65,6 @@ struct run {
     struct planner_options chosen; /* for the current window */
     struct sink *iterations;       /* NULL: nobody wants to see them */
 };
-
-/* ---- windows, filled in the background ---- */
-
-/* Makes an eventfd readable. */
-static void raise_event(int fd)
-{
-    uint64_t one = 1;
-    ssize_t n_written = write(fd, &one, sizeof one);
-    assert(n_written == sizeof one);
-    (void)n_written;
-}
-
-/* Makes it unreadable again. */
-static void lower_event(int fd)
-{
-    uint64_t count;
-    ssize_t n_read = read(fd, &count, sizeof count);
-    assert(n_read == sizeof count);
-    (void)n_read;
-}
-
-static void fill_window(void *context)
-{
-    struct run *run = context;
-    assert(run->filled_fd >= 0);
-    window_fill(run->filling, &run->intake);
-    raise_event(run->filled_fd);
-}
-
-static void start_filling(struct run *run, struct window *window)
-{
-    assert(run->filling == NULL);
-    run->filling = window;
-    background_start(run->background, fill_window, run);
-}
-
-/* From here on the window takes only lines that are there. False: a signal came first; reading a
- * pipe may take forever. */
-static bool wait_filled(struct run *run)
-{
-    assert(run->filling != NULL);
-    raise_event(run->intake.hurry_fd);
-    if (!interrupt_wait(run->filled_fd, UINT64_MAX)) return false;
-    lower_event(run->filled_fd);
-    background_wait(run->background);
-    lower_event(run->intake.hurry_fd);
-    run->filling = NULL;
-    return true;
-}
-
-/* Whether nothing is at work in the background any more, or will not be after `wait_ms`. */
-static bool is_filled(const struct run *run, int wait_ms)
-{
-    assert(run->filling == NULL || run->filled_fd >= 0);
-    struct pollfd fd = {.fd = run->filled_fd, .events = POLLIN};
-    return run->filling == NULL || poll(&fd, 1, wait_ms) == 1;
-}
 
 /* ---- answers ---- */
 
@@ -261,7 +197,7 @@ static bool answer_window(struct run *run, const struct window *window, struct e
 
 static void note_ignored(struct run *run)
 {
-    assert(run->filling == NULL);
+    assert(run->prompts != NULL);
     int64_t line = prompts_ignored_line(run->prompts);
     const struct overlooked *overlooked = prompts_overlooked(run->prompts);
     if (line > 0 && !run->ignored_is_noted)
@@ -389,20 +325,19 @@ static bool watch(struct run *run, uint64_t now_ns, uint64_t unix_ns, struct err
 static bool answer_all(struct run *run, struct error *err)
 {
     assert(run->current == NULL);
-    start_filling(run, &run->windows[0]);
-    for (int i = 0;; i = 1 - i) {
-        struct window *window = &run->windows[i];
+    for (feed_start(run->feed);;) {
         /* Reading a slow pipe may take forever: what is done must not wait for it. */
-        if (run->output != NULL && !is_filled(run, 0) && !output_flush(run->output, err))
+        if (run->output != NULL && !feed_is_filled(run->feed, 0) && !output_flush(run->output, err))
             return false;
-        if (!wait_filled(run)) return set_stopped(run, err);
+        const struct window *window = feed_take(run->feed);
+        if (window == NULL) return set_stopped(run, err);
         if (run->output == NULL && !start_output(run, window, err)) return false;
         note_ignored(run);
         if (window->n_prompts == 0) { /* the rest was answered before */
             *err = window->failure;
             return err->code == ERROR_NONE;
         }
-        if (!window->is_last) start_filling(run, &run->windows[1 - i]);
+        if (!window->is_last) feed_start(run->feed);
         if (!answer_window(run, window, err))
             return interrupt_requested() && err->code == ERROR_STOPPED ? set_stopped(run, err)
                                                                        : false;
@@ -462,13 +397,23 @@ static bool choose_shard(struct run *run, struct error *err)
     return true;
 }
 
+static struct prompts_options prompts_of(const struct run *run)
+{
+    assert(run->input != NULL);
+    return (struct prompts_options){.path = run->input,
+                                    .flags = run->options,
+                                    .config = &run->config,
+                                    .tokenizer = run->tokenizer};
+}
+
 /* Before any line is read to be answered: what each shard computes, if costs decide. */
-static bool share_lines(struct run *run, const struct prompts_options *options, struct error *err)
+static bool share_lines(struct run *run, struct error *err)
 {
     struct shard *shard = &run->shard;
+    const struct prompts_options options = prompts_of(run);
     assert(shard->count >= 1);
     if (shard->count == 1 || strcmp(run->options->shard_by, "cost") != 0) return true;
-    if (!shard_costs_read(shard, options, &run->arena, err)) return false;
+    if (!shard_costs_read(shard, &options, &run->arena, err)) return false;
     if (run->options->verbose)
         report_note(&run->report,
                     "shard %d of %d has %lld of %lld lines, predicted imbalance %.2f %%",
@@ -500,20 +445,10 @@ static bool open_model(struct run *run, struct error *err)
     return true;
 }
 
-static struct prompts_options prompts_of(const struct run *run)
-{
-    assert(run->input != NULL);
-    return (struct prompts_options){.path = run->input,
-                                    .flags = run->options,
-                                    .config = &run->config,
-                                    .tokenizer = run->tokenizer};
-}
-
 static bool open_prompts(struct run *run, struct error *err)
 {
     struct prompts_options options = prompts_of(run);
     assert(run->prompts == NULL);
-    if (!share_lines(run, &options, err)) return false;
     options.shard = &run->shard;
     options.ledger = &run->resume.ledger;
     return prompts_open(&run->prompts, &options, err);
@@ -553,14 +488,7 @@ static bool open_engine(struct run *run, struct error *err)
     prompts_set_executor(run->prompts, run->engine.executor);
     const struct window_limits limits = {.n_prompts_max = options->window,
                                          .n_cells_max = run->engine.limits.n_cells_max};
-    run->intake.prompts = run->prompts;
-    run->filled_fd = eventfd(0, EFD_CLOEXEC);
-    run->intake.hurry_fd = eventfd(0, EFD_CLOEXEC);
-    if (run->filled_fd < 0 || run->intake.hurry_fd < 0)
-        return error_set(err, ERROR_UNAVAILABLE, "cannot make an eventfd");
-    return window_create(&run->windows[0], &limits, err) &&
-           window_create(&run->windows[1], &limits, err) &&
-           background_create(&run->background, err);
+    return feed_open(&run->feed, run->prompts, &limits, err);
 }
 
 /* --strict: a pass of its own over the file, the lines of other shards, too: none writes anything
@@ -633,15 +561,22 @@ static const char *name_model(struct run *run)
     return copy;
 }
 
+/* Others are kept away from an output file from here on. */
+static bool claim_output(struct run *run, struct error *err)
+{
+    assert(run->header == NULL);
+    if (!run->place.is_file || run->options->dry_run) return true;
+    return header_make(&run->header, run->options, run->style.model_name, err) &&
+           output_lock(&run->place, run->options, &run->report, err);
+}
+
 /* What the output has, before minutes of loading. */
 static bool find_answers(struct run *run, struct error *err)
 {
     const struct options *options = run->options;
     struct resume *resume = &run->resume;
-    assert(run->header == NULL);
-    if (!run->place.is_file || options->dry_run) return true;
-    if (!header_make(&run->header, options, run->style.model_name, err)) return false;
-    if (!output_lock(&run->place, options, &run->report, err)) return false;
+    if (run->header == NULL) return true;
+    assert(run->place.is_file);
     bool is_forced = strcmp(options->resume, "force") == 0;
     if (run->place.exists) {
         if (!resume_scan(resume, &run->place, run->header, is_forced, err)) return false;
@@ -674,7 +609,8 @@ static bool run_open(struct run *run, struct error *err)
                                        .token_ids = options->token_ids,
                                        .start_unix_ns = unix_ns,
                                        .start_ns = now_ns};
-    if (!find_answers(run, err)) return false;
+    /* Sharing out comes first: it forgets the ids that it has seen before others are learnt. */
+    if (!claim_output(run, err) || !share_lines(run, err) || !find_answers(run, err)) return false;
     if (!open_prompts(run, err)) return false;
     if (strcmp(run->input, "-") == 0 && isatty(STDIN_FILENO))
         report_note(&run->report, "reading prompts from the terminal, one JSON object a line; "
@@ -750,12 +686,8 @@ static bool finish_output(struct run *run, bool is_ok, struct error *err)
 
 static void run_close(struct run *run)
 {
-    assert(run->filling == NULL || is_filled(run, SETTLE_MS));
-    background_destroy(run->background);
-    if (run->filled_fd >= 0) close(run->filled_fd);
-    if (run->intake.hurry_fd >= 0) close(run->intake.hurry_fd);
-    window_destroy(&run->windows[0]);
-    window_destroy(&run->windows[1]);
+    assert(run->options != NULL);
+    feed_close(run->feed);
     engine_close(&run->engine);
     prompts_close(run->prompts);
     tokenizer_close(run->tokenizer);
@@ -774,7 +706,6 @@ bool cmd_run(const struct options *options, int *status, struct error *err)
     run->options = options;
     run->input = options->operand != NULL ? options->operand : "-";
     run->label = strcmp(run->input, "-") == 0 ? "standard input" : run->input;
-    run->filled_fd = run->intake.hurry_fd = -1;
     bool is_ok = run_open(run, err);
     if (is_ok && options->dry_run) is_ok = preview(run, status, err);
     else if (is_ok) {
@@ -785,6 +716,6 @@ bool cmd_run(const struct options *options, int *status, struct error *err)
     is_ok = finish_output(run, is_ok, err);
     lock_release(run->place.lock);
     /* A reader that hangs on a silent pipe cannot be stopped; the process's end will. */
-    if (is_filled(run, SETTLE_MS)) run_close(run);
+    if (feed_is_filled(run->feed, FEED_SETTLE_MS)) run_close(run);
     return is_ok;
 }

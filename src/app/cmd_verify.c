@@ -1,6 +1,6 @@
 /* dllm-batch verify: whether outputs of run are whole, and with --against, whether every line of
  * the input has its answer. First all files into one ledger, then the input against it; so the
- * memory is the ledger's, at most 32 bytes a line. */
+ * memory is the ledger's, at most 24 bytes a line. */
 #include <assert.h>
 #include <inttypes.h>
 #include <stdarg.h>

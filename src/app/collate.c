@@ -11,13 +11,15 @@
 #include <string.h>
 
 #include "base/frames.h"
+#include "base/sort.h"
 
-enum { READERS_MAX = 16, GROUP_BITS = 9, GROUPS_MAX = 512, PLACE_BITS = 28, OFFSET_BITS = 56 };
+enum { READERS_MAX = 16, GROUP_BITS = 9, GROUPS_MAX = 512, PLACE_BITS = 28, OFFSET_BITS = 55 };
 
-/* Compared as two numbers, an entry sorts by index. */
+/* Compared as two numbers, without the key, an entry sorts by index. */
 struct entry {
     uint64_t line;  /* 36 bits of index, 28 of the place in what the group holds */
-    uint64_t group; /* 8 bits of file, 56 of the group's place in it */
+    uint64_t group; /* 8 bits of file, 55 of the group's place in it, one for an error line */
+    uint64_t key;   /* of the id */
 };
 
 struct reader {
@@ -28,7 +30,7 @@ struct reader {
 struct group {
     char *text; /* [n] on the heap; NULL: free */
     size_t n;
-    uint64_t key; /* entry.group */
+    uint64_t key; /* entry.group, without its last bit */
 };
 
 struct collate {
@@ -91,7 +93,9 @@ bool collate_add(struct collate *collate, int32_t file, const struct scan_record
     }
     collate->entries[collate->n++] = (struct entry){
         .line = (uint64_t)record->index << PLACE_BITS | (uint64_t)record->content_bytes,
-        .group = (uint64_t)file << OFFSET_BITS | (uint64_t)record->group_bytes};
+        .group = ((uint64_t)file << OFFSET_BITS | (uint64_t)record->group_bytes) << 1 |
+                 record->is_failed,
+        .key = record->key};
     return true;
 }
 
@@ -104,7 +108,7 @@ int64_t collate_index(const struct collate *collate, size_t at)
 int32_t collate_file(const struct collate *collate, size_t at)
 {
     assert(at < collate->n);
-    return (int32_t)(collate->entries[at].group >> OFFSET_BITS);
+    return (int32_t)(collate->entries[at].group >> 1 >> OFFSET_BITS);
 }
 
 static int compare_entries(const void *left, const void *right)
@@ -117,12 +121,26 @@ static int compare_entries(const void *left, const void *right)
     return (a->line > b->line) - (a->line < b->line);
 }
 
-size_t collate_sort(struct collate *collate)
+static int compare_keys(const void *left, const void *right)
 {
+    const struct entry *a = left, *b = right;
+    assert(a != NULL && b != NULL);
+    return (a->key > b->key) - (a->key < b->key);
+}
+
+struct collate_counts collate_sort(struct collate *collate)
+{
+    struct collate_counts counts = {.n = collate->n};
+    struct entry *entries = collate->entries;
     assert(collate->n <= collate->n_max);
-    if (collate->n > 0)
-        qsort(collate->entries, collate->n, sizeof *collate->entries, compare_entries);
-    return collate->n;
+    sort_in_place(entries, collate->n, sizeof *entries, compare_keys);
+    for (size_t i = 0; i < collate->n; i++) {
+        bool is_new = i == 0 || entries[i].key != entries[i - 1].key;
+        counts.n_repeated += !is_new;
+        counts.n_failed += is_new && (entries[i].group & 1) != 0;
+    }
+    sort_in_place(entries, collate->n, sizeof *entries, compare_entries);
+    return counts;
 }
 
 /* ---- reading again ---- */
@@ -184,7 +202,7 @@ bool collate_line(struct collate *collate, size_t at, struct bytes *line, struct
 {
     assert(at < collate->n);
     static_assert(GROUPS_MAX == 1 << GROUP_BITS, "a hash is a place");
-    uint64_t key = collate->entries[at].group;
+    uint64_t key = collate->entries[at].group >> 1;
     size_t place = (size_t)(collate->entries[at].line & ((UINT64_C(1) << PLACE_BITS) - 1));
     size_t slot = (size_t)(key * UINT64_C(0x9E3779B97F4A7C15) >> (64 - GROUP_BITS));
     struct group *group = &collate->groups[slot];

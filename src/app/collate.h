@@ -1,6 +1,6 @@
 /* The lines of several files, brought into the order of their indices without being held: of each
- * only its place is kept, 16 bytes, and 16 more while they are sorted. The lines are then read
- * again from their places. Lines of files of ours lie near those that are answered with them, so
+ * only its place and the hash of its id are kept, 24 bytes. The lines are then read again from
+ * their places. Lines of files of ours lie near those that are answered with them, so
  * what was decoded last is kept, as much as COLLATE_CACHE_BYTES. */
 #ifndef APP_COLLATE_H
 #define APP_COLLATE_H
@@ -29,8 +29,14 @@ void collate_close(struct collate *collate); /* NULL is fine */
 bool collate_add(struct collate *collate, int32_t file, const struct scan_record *record,
                  struct error *err);
 
-/* Orders by index, and lines of one index by file and place. Returns how many there are. */
-size_t collate_sort(struct collate *collate);
+struct collate_counts {
+    size_t n;           /* lines */
+    int64_t n_repeated; /* of them, those whose id another line has had */
+    int64_t n_failed;   /* error lines, each id counted once */
+};
+
+/* Orders by index, and lines of one index by file and place. */
+struct collate_counts collate_sort(struct collate *collate);
 
 /* Of the `at`-th line, sorted: the index, and the file. */
 int64_t collate_index(const struct collate *collate, size_t at);

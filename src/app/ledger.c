@@ -1,4 +1,5 @@
-/* An open hash table of ids and tags; a tag is two flags and 30 bits of a line's hash. */
+/* Open hash tables of ids and tags; a tag is two flags and 30 bits of a line's hash. There are
+ * several, each a share of all hashes, so that while one grows there are two of a share only. */
 #include "app/ledger.h"
 
 #include <assert.h>
@@ -7,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SLOTS_MIN = 1024 };
+enum { SLOTS_MIN = 64 };
 
 #define WAS_READ    UINT32_C(1)
 #define IS_ANSWERED UINT32_C(2)
@@ -29,50 +30,49 @@ uint64_t ledger_line_key(char kind, int64_t index)
 }
 
 /* Where the id is, or the free slot where it would be. */
-static size_t find_slot(const uint64_t *ids, size_t n_slots, uint64_t key)
+static size_t find_slot(const struct ledger_table *table, uint64_t key)
 {
-    assert(n_slots > 0);
-    size_t index = (size_t)(key ^ key >> 32) & (n_slots - 1);
-    while (ids[index] != 0 && ids[index] != key)
-        index = (index + 1) & (n_slots - 1);
+    assert(table->n_used < table->n_slots);
+    uint64_t mixed = key * UINT64_C(0x9E3779B97F4A7C15);
+    size_t index = (size_t)((mixed << 4 >> 32) * table->n_slots >> 32);
+    while (table->ids[index] != 0 && table->ids[index] != key)
+        index = index + 1 < table->n_slots ? index + 1 : 0;
     return index;
 }
 
-static bool grow(struct ledger *ledger, struct error *err)
+static bool grow(struct ledger_table *table, struct error *err)
 {
-    size_t n_slots = ledger->n_slots > 0 ? 2 * ledger->n_slots : SLOTS_MIN;
-    uint64_t *ids = calloc(n_slots, sizeof *ids);
-    uint32_t *tags = calloc(n_slots, sizeof *tags);
-    if (ids == NULL || tags == NULL) {
-        free(ids);
-        free(tags);
+    struct ledger_table old = *table;
+    size_t n_slots = old.n_slots > 0 ? old.n_slots + old.n_slots / 2 : SLOTS_MIN;
+    uint64_t *ids = calloc(n_slots, sizeof *ids + sizeof *old.tags);
+    assert(n_slots <= UINT32_MAX);
+    if (ids == NULL)
         return error_set(err, ERROR_UNAVAILABLE, "not enough memory to remember %zu ids",
-                         ledger->n_used);
+                         LEDGER_TABLES * old.n_used);
+    table->ids = ids;
+    table->tags = (uint32_t *)(ids + n_slots);
+    table->n_slots = n_slots;
+    for (size_t i = 0; i < old.n_slots; i++) {
+        if (old.ids[i] == 0) continue;
+        size_t at = find_slot(table, old.ids[i]);
+        table->ids[at] = old.ids[i];
+        table->tags[at] = old.tags[i];
     }
-    for (size_t i = 0; i < ledger->n_slots; i++) {
-        if (ledger->ids[i] == 0) continue;
-        size_t at = find_slot(ids, n_slots, ledger->ids[i]);
-        ids[at] = ledger->ids[i];
-        tags[at] = ledger->tags[i];
-    }
-    free(ledger->ids);
-    free(ledger->tags);
-    ledger->ids = ids;
-    ledger->tags = tags;
-    ledger->n_slots = n_slots;
+    free(old.ids);
     return true;
 }
 
 /* The tag of the id, which becomes known. */
 static uint32_t *tag_of(struct ledger *ledger, uint64_t key, struct error *err)
 {
+    static_assert(LEDGER_TABLES == 1 << 4, "find_slot takes the other bits");
+    struct ledger_table *table = &ledger->tables[key * UINT64_C(0x9E3779B97F4A7C15) >> 60];
     assert(key != 0);
-    if (4 * (ledger->n_used + 1) > 3 * ledger->n_slots && !grow(ledger, err)) return NULL;
-    size_t at = find_slot(ledger->ids, ledger->n_slots, key);
-    ledger->n_used += ledger->ids[at] == 0;
-    ledger->ids[at] = key;
-    assert(ledger->n_used < ledger->n_slots);
-    return &ledger->tags[at];
+    if (5 * (table->n_used + 1) > 4 * table->n_slots && !grow(table, err)) return NULL;
+    size_t at = find_slot(table, key);
+    table->n_used += table->ids[at] == 0;
+    table->ids[at] = key;
+    return &table->tags[at];
 }
 
 static uint32_t line_bits(uint64_t line_hash)
@@ -106,7 +106,7 @@ bool ledger_answer(struct ledger *ledger, uint64_t key, uint64_t line_hash, bool
 void ledger_clear(struct ledger *ledger)
 {
     assert(ledger != NULL);
-    free(ledger->ids);
-    free(ledger->tags);
+    for (int i = 0; i < LEDGER_TABLES; i++)
+        free(ledger->tables[i].ids);
     *ledger = (struct ledger){0};
 }

@@ -1,5 +1,5 @@
 /* What is known of ids: which lines of the input had them, and which the output has answered, for
- * at most 32 bytes an id, whatever the ids' lengths. Ids are kept as 64-bit hashes: two different
+ * at most 24 bytes an id, whatever the ids' lengths. Ids are kept as 64-bit hashes: two different
  * ids of one run share one with a probability of n^2 / 2^65, 3e-8 for a million lines. Of the
  * answered line itself 30 bits are kept: a line that was changed is taken for the old one with
  * 1e-9. */
@@ -13,13 +13,19 @@
 #include "base/arena.h"
 #include "base/error.h"
 
+enum { LEDGER_TABLES = 16 };
+
+struct ledger_table {
+    uint64_t *ids;  /* [n_slots] on the heap, open addressing; 0: free */
+    uint32_t *tags; /* [n_slots] what is known of the id; behind the ids */
+    size_t n_slots;
+    size_t n_used; /* ids in it: at most four fifths of n_slots */
+};
+
 /* Caller's struct; zeroed it is empty. */
 struct ledger {
-    uint64_t *ids;  /* [n_slots] on the heap, open addressing; 0: free */
-    uint32_t *tags; /* [n_slots] what is known of the id */
-    size_t n_slots; /* a power of two, or 0 */
-    size_t n_used;  /* ids in it; at most three quarters of n_slots */
-    bool any_line;  /* an answer counts whatever its line was (--resume=force) */
+    struct ledger_table tables[LEDGER_TABLES];
+    bool any_line; /* an answer counts whatever its line was (--resume=force) */
 };
 
 /* Hash of an id, never 0: FNV-1a, 64 bits, over the byte 'i' (integers, in decimal), 's' (strings)

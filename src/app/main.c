@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +13,7 @@
 
 #include "app/app.h"
 
-enum { PATH_BYTES_MAX = 4096 };
+enum { PATH_BYTES_MAX = 4096, BLOCK_BYTES = 256 << 10 };
 
 typedef bool subcommand_function(const struct options *options, int *status, struct error *err);
 
@@ -177,6 +178,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     errors_are_json = wants_json(argc - 1, words);
     json_set_alloc_funcs(allocate, free);
+    mallopt(M_MMAP_THRESHOLD, BLOCK_BYTES); /* what was large and is freed is given back at once */
     struct error err = {0};
     int status = 0;
     bool is_done = run_words(argc - 1, words, &status, &err);

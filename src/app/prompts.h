@@ -1,7 +1,7 @@
 /* JSON lines to requests. Every non-blank input line gives exactly one struct prompt: a request
  * ready for the engine, or the reason why there is none (invariant I1: either becomes one output
  * line). Two forms are read: plain lines and those of the OpenAI batch API; dllm-batch(5) specifies
- * both. Memory per line: at most 32 bytes, for the check that ids are unique and not answered yet.
+ * both. Memory per line: at most 24 bytes, for the check that ids are unique and not answered yet.
  */
 #ifndef APP_PROMPTS_H
 #define APP_PROMPTS_H

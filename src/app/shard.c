@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sort.h"
+
 #define FORM "must be i/n with i from 0 to n - 1 and n from 1 to 99999, auto or off"
 
 struct variable {
@@ -309,7 +311,7 @@ bool shard_are_all(const char *const *paths, int32_t n_paths, int32_t *missing, 
 static int compare_lines(const void *a, const void *b)
 {
     const struct shard_line *x = a, *y = b;
-    assert(x == y || x->place != y->place);
+    assert(x != NULL && y != NULL);
     if (x->cost < y->cost || x->cost > y->cost) return x->cost < y->cost ? 1 : -1;
     return (x->place > y->place) - (x->place < y->place);
 }
@@ -353,7 +355,7 @@ bool shard_partition(struct shard *shard, struct shard_line *lines, int64_t n_li
                          n_lines);
     for (int32_t i = 0; i < shard->count; i++)
         heap[i] = (struct load){.shard = i};
-    qsort(lines, (size_t)n_lines, sizeof *lines, compare_lines);
+    sort_in_place(lines, (size_t)n_lines, sizeof *lines, compare_lines);
     shard->n_lines = n_lines;
     shard->n_mine = 0;
     for (int64_t i = 0; i < n_lines; i++) {

@@ -67,8 +67,8 @@ struct shard_line {
 
 /* Shares the lines out by cost: the most expensive one first, each to the shard that has least;
  * among equals the earlier line, and the lower shard. Lines without cost go by place modulo count.
- * Fills `mine`, which is pushed on `keep`, and the counts. `lines` [n_lines] is sorted in place. At
- * most 8 more bytes a line while it works. False: out of memory. */
+ * Fills `mine`, which is pushed on `keep`, and the counts. `lines` [n_lines] is sorted in place.
+ * False: out of memory. */
 bool shard_partition(struct shard *shard, struct shard_line *lines, int64_t n_lines,
                      struct arena *keep, struct error *err);
 

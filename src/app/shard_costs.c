@@ -78,9 +78,9 @@ bool shard_costs_read(struct shard *shard, const struct prompts_options *options
     assert(shard->count > 1);
     assert(options->shard == NULL);
     bool is_ok = arena_create(&arena, n_bytes_max, err) && prompts_open(&prompts, options, err) &&
-                 read_lines(&arena, &n_lines, prompts, options, err) &&
-                 shard_partition(shard, (void *)arena.base, n_lines, keep, err);
+                 read_lines(&arena, &n_lines, prompts, options, err);
     prompts_close(prompts);
+    is_ok = is_ok && shard_partition(shard, (void *)arena.base, n_lines, keep, err);
     arena_destroy(&arena);
     return is_ok;
 }

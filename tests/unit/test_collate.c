@@ -36,6 +36,8 @@ static void add(int32_t file, int64_t index, int64_t group_bytes, int64_t conten
 {
     const struct scan_record record = {.kind = SCAN_ANSWER,
                                        .index = index,
+                                       .key = 1000 + (uint64_t)index,
+                                       .is_failed = index == 5,
                                        .group_bytes = group_bytes,
                                        .content_bytes = content_bytes};
     cr_assert(collate_add(collate, file, &record, &err), "%s", err.message);
@@ -68,7 +70,7 @@ Test(collate, lines_of_many_files_come_in_order)
     cr_assert(collate_open(&collate, paths, FILES, &err));
     for (int32_t i = 0; i < FILES; i++)
         write_file(i, i % 3 != 0);
-    cr_assert_eq(collate_sort(collate), FILES * LINES);
+    cr_assert_eq(collate_sort(collate).n, FILES * LINES);
     for (size_t i = 0; i < FILES * LINES; i++) {
         char expected[32];
         struct bytes line;
@@ -90,7 +92,10 @@ Test(collate, equal_indices_are_ordered_by_file_and_place)
     add(0, 5, 7, 0);
     add(1, COLLATE_INDEX_MAX, 0, 0);
     add(1, 0, 70, 0);
-    cr_assert_eq(collate_sort(collate), 5);
+    struct collate_counts counts = collate_sort(collate);
+    cr_assert_eq(counts.n, 5);
+    cr_assert_eq(counts.n_repeated, 2);
+    cr_assert_eq(counts.n_failed, 1, "of three lines of one id");
     cr_assert_eq(collate_index(collate, 0), 0);
     cr_assert_eq(collate_file(collate, 1), 0);
     cr_assert_eq(collate_file(collate, 2), 1);
@@ -106,7 +111,7 @@ Test(collate, what_is_out_of_bounds_or_gone_is_told)
     cr_assert_not(collate_add(collate, 0, &far, &err));
     cr_assert_eq(err.code, ERROR_FORMAT);
     add(0, 0, 0, 0);
-    cr_assert_eq(collate_sort(collate), 1);
+    cr_assert_eq(collate_sort(collate).n, 1);
     cr_assert_not(collate_line(collate, 0, &line, &err));
     cr_assert_eq(err.code, ERROR_NO_INPUT);
     FILE *file = fopen("gone", "w");
