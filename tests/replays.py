@@ -27,6 +27,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT.parent / "shared" / "data" / "traces"
 N_POSITIONS, BLOCK = 4096, 32  # of LLaDA-8B
 BASE = ["-m", "llada-8b", "--profile", "l40s", "--rows", "16384"]
+STOP_SECONDS_MAX = 6  # five are promised where nothing else is at work
 ENGINE = ["-m", ROOT / "data" / "models" / "tiny-llada", "--token-ids",
           "--threshold", "0"]
 
@@ -417,6 +418,29 @@ def an_interrupt_keeps_what_is_done(program, folder):
     assert "stopped; answers done: 2 of 3" in message and "makespan" in message, message
 
 
+def a_long_iteration_is_not_waited_for(program, folder):
+    """a signal in an iteration that takes long: status 75 within five seconds; USR2 is answered"""
+    trace, records = folder / "t.jsonl", folder / "r.jsonl"
+    row = {"arrival_s": 0, "prompt_tokens": 1500, "output_tokens": 500}
+    trace.write_text(40 * (json.dumps(row) + "\n"))
+    command = [program, "replay", *ENGINE, "--clock", "real", "--backend", "ref", "--rows", "16384",
+               "-o", records, trace]
+    with subprocess.Popen([str(w) for w in command], stderr=subprocess.PIPE) as process:
+        while not records.exists():
+            time.sleep(0.01)
+        time.sleep(1)
+        process.send_signal(signal.SIGUSR2)
+        while b"0 of 40 lines" not in (line := process.stderr.readline()):
+            assert line, "USR2 was not answered during the iteration"
+        begin = time.monotonic()
+        process.terminate()
+        message = process.communicate(timeout=60)[1].decode()
+        took_s = time.monotonic() - begin
+    assert process.returncode == 75, (process.returncode, message)
+    assert "stopped; answers done: 0" in message and took_s < STOP_SECONDS_MAX, (took_s, message)
+    assert not (folder / "r.jsonl.lock").exists()
+
+
 CASES = [
     generated_traces_reconcile,
     *(published_case(name, policy) for name, policy in (
@@ -435,6 +459,7 @@ CASES = [
     the_engine_answers_when_requests_arrive,
     the_real_clock_is_that_of_the_trace,
     an_interrupt_keeps_what_is_done,
+    a_long_iteration_is_not_waited_for,
 ]
 
 

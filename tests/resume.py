@@ -78,6 +78,12 @@ class Box:
                               timeout=RUN_SECONDS_MAX, check=False, **rest)
         return done.returncode, done.stderr
 
+    def verify(self, *options):
+        """Exit status and standard output."""
+        done = subprocess.run([self.program, "verify", *options, self.output],
+                              capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout
+
     def text(self):
         data = self.output.read_bytes()
         if self.output.suffix == ".zst":
@@ -92,6 +98,8 @@ class Box:
         assert list(header) == ["header"] and list(manifest) == ["manifest"], (header, manifest)
         found = {}
         for answer in answers:
+            if "header" in answer:  # of a run that was forced to go on
+                continue
             key, plain = identity(answer), without_timing(answer)
             assert key not in found, f"{key} is answered twice"
             found[key] = plain
@@ -297,6 +305,8 @@ def check_failures_count(program, folder, _options):
     assert box.run()[0] == 0
     status, message = box.run()
     assert status == 0 and "nothing is left to do" in message, message
+    status, message = box.run("-v")
+    assert status == 0 and "memory: " not in message, "a model was loaded to see it"
     box.write(box.lines + ["bad"])
     assert box.run()[0] == 1
     box.write(box.lines[:8] + ["bad", *make_lines()[8:10]])
@@ -319,6 +329,20 @@ def check_settings(program, folder, _options):
     header, answers, manifest = box.records()
     assert len(answers) == 12 and header["settings"] == {"threshold": "0.9"}
     assert manifest["resumed"] == 11, manifest
+    headers = [json.loads(line)["header"]["settings"] for line in box.text().splitlines()
+               if line.startswith('{"header"')]
+    assert [settings["threshold"] for settings in headers] == ["0.9", "0.8"], headers
+    status, said = box.verify("--json")
+    assert status == 0 and json.loads(said)["forced"] == 1, said
+    assert "was begun with --threshold 0.8, before 0.9" in box.verify()[1]
+    # From here on the later settings are those of the file.
+    assert box.run("--threshold", "0.8", "--limit", "13")[0] == 0
+    status, message = box.run("--threshold", "0.9")
+    assert status == 64 and "was begun with --threshold 0.8, now 0.9" in message, message
+    merged = folder / "merged.jsonl"
+    done = subprocess.run([program, "merge", "-o", merged, box.output], capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 65 and "with --threshold 0.8, the first file 0.9" in done.stderr
     assert box.run("--threshold", "0.8", "-f", "--limit", "3")[0] == 0
     header, answers, _ = box.records()
     assert len(answers) == 3 and header["settings"] == {"threshold": "0.8"}

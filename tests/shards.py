@@ -149,7 +149,8 @@ def shards_are_even(program, folder):
         assert f"shard {i} of 4 has " in line and " of 240 lines" in line, line
         imbalance = float(line.split("imbalance ")[1].split(" %")[0])
         assert 0 <= imbalance <= 2, line
-        assert f"lines left to other shards: {240 - len(output.splitlines())}\n" in said, said
+        n_others = 240 - len(output.splitlines())
+        assert f"without an answer when this one began: {n_others}\n" in said, said
         found = answers(output.splitlines())
         positions.append(sum(answer["decode"]["positions"] for answer in found.values()))
     assert max(positions) < 1.05 * sum(positions) / 4, positions
@@ -262,16 +263,30 @@ def the_number_of_shards_may_change(program, folder):
 
     def found():
         lines = [line for path in sorted(folder.glob("x*.jsonl"))
-                 for line in path.read_text().splitlines()]
-        return answers(lines)  # none is there twice
+                 for line in path.read_text().splitlines(keepends=True)]
+        return answers(line for line in lines if line.endswith("\n"))  # none is there twice
 
     for shard in ("0/3", "2/3", "1/2"):
         run(program, folder, "--shard", shard, *words, status=(0, 1))
     part = found()
     assert part.items() < whole.items()
+    torn = folder / "x.00002-of-00003.jsonl"
+    torn.write_text(torn.read_text()[:-30])
+    merge = [program, "merge", "-o", "all.jsonl", *(p.name for p in folder.glob("x*.jsonl"))]
+    assert subprocess.run(merge, cwd=folder, check=False).returncode == 75
     for i in range(4):
         run(program, folder, "--shard", f"{i}/4", "--shard-by", "hash", *words, status=(0, 1))
     assert found() == whole
+    # Torn files of an earlier number do no harm where all of a later one are finished.
+    merge[4:] = sorted(p.name for p in folder.glob("x*.jsonl"))
+    assert subprocess.run(merge, cwd=folder, check=False).returncode == 1
+    assert answers((folder / "all.jsonl").read_text().splitlines()) == whole
+    (folder / "all.jsonl").unlink()
+    verify = [program, "verify", *merge[4:]]
+    done = subprocess.run(verify, cwd=folder, check=False, capture_output=True, text=True)
+    assert done.returncode == 75 and "torn_bytes" in done.stdout, done.stdout
+    torn.write_text(torn.read_text().rsplit("\n", 1)[0] + "\n")
+    assert subprocess.run(verify, cwd=folder, check=False, stdout=-3).returncode == 1
     run(program, folder, *words, status=(0, 1))
     assert found() == whole
     (folder / "x.00000-of-00003.jsonl").unlink()

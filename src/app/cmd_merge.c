@@ -47,7 +47,10 @@ static bool take_header(struct merge *merge, const struct scan_record *record, s
 {
     const char *path = shard_path(merge, merge->shard);
     assert(record->kind == SCAN_HEADER);
-    if (!header_agree(merge->header, record->value, path, err)) return false;
+    if (!header_agree(record->value, merge->header, "the first file", path, err)) {
+        err->code = ERROR_FORMAT;
+        return false;
+    }
     if (merge->header == NULL) {
         merge->header = json_deep_copy(record->value);
         merge->header_line = header_line(
@@ -101,7 +104,7 @@ static void add_manifest(json_t *sums, json_t *manifest)
     }
 }
 
-/* Only what is whole may be joined: afterwards nobody could go on with it. */
+/* False: damaged (ERROR_FORMAT), or a run has not ended (ERROR_STOPPED). */
 static bool check_shard(const char *path, const struct scan *scan, struct error *err)
 {
     assert(scan->torn_bytes >= 0);
@@ -120,18 +123,35 @@ static bool check_shard(const char *path, const struct scan *scan, struct error 
                      path, why);
 }
 
+/* Only what is whole may be joined: afterwards nobody could go on with it. Files of an earlier
+ * number of shards need not be finished where all of another are: those have the rest. */
 static bool scan_shards(struct merge *merge, struct error *err)
 {
+    const struct options *options = merge->options;
+    bool is_finished[OPTIONS_OPERANDS_MAX];
+    struct error unfinished = {0};
+    int32_t missing, count;
     struct scan scan;
     assert(merge->collate != NULL);
-    for (merge->shard = 0; merge->shard < merge->options->n_operands; merge->shard++) {
+    for (merge->shard = 0; merge->shard < options->n_operands; merge->shard++) {
         const char *path = shard_path(merge, merge->shard);
-        if (!scan_file(&scan, path, frames_is_zstd(path), take_record, merge, err) ||
-            !check_shard(path, &scan, err))
+        struct error why = {0};
+        json_decref(merge->manifest);
+        merge->manifest = NULL;
+        if (!scan_file(&scan, path, frames_is_zstd(path), take_record, merge, err)) return false;
+        is_finished[merge->shard] = check_shard(path, &scan, &why);
+        if (why.code == ERROR_FORMAT) {
+            *err = why;
             return false;
+        }
+        if (unfinished.code == ERROR_NONE) unfinished = why;
         add_manifest(merge->sums, merge->manifest);
     }
-    return true;
+    if (unfinished.code == ERROR_NONE ||
+        shard_find_whole(options->operands, is_finished, options->n_operands, &missing, &count) > 0)
+        return true;
+    *err = unfinished;
+    return false;
 }
 
 /* ---- between the passes ---- */
@@ -285,7 +305,7 @@ static bool merge_all(struct merge *merge, int *status, struct error *err)
     report_init(&merge->report, options, stderr, isatty(STDERR_FILENO) != 0, clock_now_ns());
     assert(merge->sums != NULL);
     int32_t missing, count;
-    if (!shard_are_all(options->operands, options->n_operands, &missing, &count))
+    if (shard_find_whole(options->operands, NULL, options->n_operands, &missing, &count) < 0)
         return error_set(err, ERROR_STOPPED, "shard %d of %d is not among the files", missing,
                          count);
     if (!choose_output(merge, err) ||

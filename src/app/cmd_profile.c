@@ -13,7 +13,6 @@
 #include "app/app.h"
 #include "app/figures.h"
 #include "app/fit.h"
-#include "app/interrupt.h"
 #include "app/profile.h"
 #include "app/settings.h"
 #include "app/sink.h"
@@ -68,7 +67,7 @@ static bool handle_iteration(void *context, const struct executor_iteration *ite
         point->loads[step] = iteration->load;
         point->times_ns[step][point->n_turns] = (double)(iteration->end_ns - iteration->begin_ns);
     }
-    return !interrupt_requested();
+    return true;
 }
 
 static bool handle_answer(void *context, const struct answer *answer, struct error *err)
@@ -370,7 +369,7 @@ static bool profile_all(struct profiling *profiling, struct error *err)
     profile->kv_element_bytes = (double)profiling->engine.memory.slot_bytes / slot_numbers;
     profiling->shape = profile_shape(config, WEIGHT_ELEMENT, profile->kv_element_bytes);
     list_points(profiling);
-    if (!interrupt_install(err) || !measure_all(profiling, err)) return false;
+    if (!measure_all(profiling, err)) return false;
     take_samples(profiling);
     if (profiling->n_samples < 2 * STEPS)
         return error_set(err, ERROR_UNAVAILABLE,

@@ -11,6 +11,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "app/app.h"
 #include "app/figures.h"
@@ -41,7 +42,8 @@ struct replay {
     struct arena scratch;
     struct output_place place;
     struct output_style style;
-    struct output *output;
+    struct output *_Atomic output; /* NULL until the engine may write */
+    struct report report;          /* of the engine */
 };
 
 /* ---- requests ---- */
@@ -54,6 +56,38 @@ static void *push(struct replay *replay, size_t size, struct error *err)
     assert(size > 0);
     if (array == NULL) error_set(err, ERROR_UNAVAILABLE, "not enough memory for a summary");
     return array;
+}
+
+/* On the watching thread: the process ends before the iteration does. */
+static void end_late(void *context)
+{
+    struct replay *replay = context;
+    struct output *output = replay->output;
+    assert(interrupt_requested());
+    if (output != NULL) output_rescue(output);
+    lock_release(replay->place.lock);
+    report_error(&replay->report, "stopped; answers done: %lld",
+                 (long long)replay->report.n_answered);
+}
+
+/* On the watching thread. */
+static void tell_status(void *context)
+{
+    struct replay *replay = context;
+    assert(replay->options != NULL);
+    report_tick(&replay->report, clock_now_ns(), true);
+}
+
+static bool watch(struct replay *replay, struct error *err)
+{
+    assert(replay->output == NULL);
+    return interrupt_install(err) &&
+           interrupt_watch(&(struct interrupt_watch){.late = end_late,
+                                                     .asked = tell_status,
+                                                     .context = replay,
+                                                     .stop_ns = UINT64_MAX,
+                                                     .end_ns = UINT64_MAX},
+                           err);
 }
 
 /* Rows and slots are then the engine's. */
@@ -69,7 +103,7 @@ static bool open_engine(struct replay *replay, struct error *err)
     settings_engine(&options, replay->options);
     options.n_requests_max = planning->window.n_requests > 0 ? planning->window.n_requests : 1;
     options.n_cells_max = n_cells;
-    if (!interrupt_install(err)) return false;
+    if (!watch(replay, err)) return false;
     if (!engine_open(&replay->engine, &options, &planning->config, &planning->arena, err))
         return false;
     planning->input.options.n_rows_max = replay->engine.limits.planning.n_rows_max;
@@ -232,6 +266,7 @@ static bool handle_iteration(void *context, const struct executor_iteration *ite
     struct replay *replay = context;
     assert(replay->output != NULL);
     note_iteration(replay, iteration);
+    report_tick(&replay->report, clock_now_ns(), false);
     return output_tick(replay->output, &replay->tick_failure) && !interrupt_requested();
 }
 
@@ -262,6 +297,8 @@ static bool handle_answer(void *context, const struct answer *answer, struct err
                                      .finished_ns = answer->times.finished_ns - start_ns};
     plan->n_tokens += answer->n_effective;
     plan->makespan_ns = answer->times.finished_ns - start_ns;
+    report_answered(&replay->report, answer->n_effective, prompt->n_generate,
+                    answer->times.finished_ns - answer->request->arrival_ns);
     return put_line(replay, prompt, answer, err);
 }
 
@@ -277,11 +314,14 @@ static bool run_engine(struct replay *replay, struct error *err)
     struct plan_input input = planning->input;
     assert(input.n_requests > 0);
     plan->n_requests = 0; /* as answers come */
+    replay->report.n_expected = input.n_requests;
+    replay->report.start_ns = replay->report.shown_ns = clock_now_ns();
     replay->style.start_unix_ns = clock_unix_ns();
     schedule(replay, clock_now_ns());
     bool is_ok =
         executor_run(replay->engine.executor, planning->requests, input.n_requests, &events, err);
     if (replay->tick_failure.code != ERROR_NONE) *err = replay->tick_failure;
+    report_clear(&replay->report);
     if (!is_ok && err->code == ERROR_STOPPED && interrupt_requested())
         error_set(err, ERROR_STOPPED, "stopped; answers done: %" PRId32 " of %" PRId32,
                   plan->n_requests, input.n_requests);
@@ -297,20 +337,21 @@ static bool run_engine(struct replay *replay, struct error *err)
 /* Records that are done are written whatever happened. */
 static bool write_records(struct replay *replay, struct error *err)
 {
-    struct output_end end;
+    bool is_broken_pipe;
     struct error close_failure = {0};
-    struct report report;
+    struct output *output;
     assert(replay->output == NULL);
-    report_init(&report, replay->options, stderr, false, clock_now_ns());
-    if (!output_lock(&replay->place, replay->options, &report, err)) return false;
-    if (!output_open(&replay->output, &replay->place, replay->options, NULL, err)) return false;
+    if (!output_lock(&replay->place, replay->options, &replay->report, err)) return false;
+    if (!output_open(&output, &replay->place, replay->options, NULL, err)) return false;
+    replay->output = output;
     bool is_ok = output_start_window(replay->output, replay->planning.window.n_prompts, err) &&
                  put_failures(replay, err);
     if (is_ok && replay->planning.input.n_requests > 0)
         is_ok = replay->is_virtual ? put_answers(replay, err) : run_engine(replay, err);
-    bool is_closed = output_close(replay->output, NULL, &end, &close_failure);
+    interrupt_unwatch();
+    bool is_closed = output_close(output, NULL, &is_broken_pipe, &close_failure);
     if (!is_closed && (is_ok || err->code == ERROR_STOPPED)) *err = close_failure;
-    if (end.is_broken_pipe) err->message[0] = '\0';
+    if (is_broken_pipe) err->message[0] = '\0';
     return is_ok && is_closed;
 }
 
@@ -512,7 +553,9 @@ bool cmd_replay(const struct options *options, int *status, struct error *err)
     assert(options->model != NULL);
     if (replay == NULL) return error_set(err, ERROR_UNAVAILABLE, "not enough memory to replay");
     replay->options = options;
+    report_init(&replay->report, options, stderr, isatty(STDERR_FILENO) != 0, clock_now_ns());
     bool is_ok = replay_all(replay, err);
+    interrupt_unwatch();
     *status = replay->planning.n_bad > 0 ? 1 : 0;
     lock_release(replay->place.lock);
     arena_destroy(&replay->scratch);

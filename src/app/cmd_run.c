@@ -61,6 +61,7 @@ struct run {
     const struct window *current;
     struct error tick_failure; /* flushing between two answers failed */
     bool ignored_is_noted, overlooked_is_noted;
+    bool is_idle;                  /* nothing is left to do */
     struct cost_model cost;        /* with --profile */
     struct planner_options chosen; /* for the current window */
     struct sink *iterations;       /* NULL: nobody wants to see them */
@@ -240,6 +241,14 @@ static void note_resumption(struct run *run, const char *backend)
             path, resume->program, resume->backend, header_program(), backend);
 }
 
+static void note_nothing_left(struct run *run, long long n_answered)
+{
+    assert(n_answered > 0);
+    report_note(&run->report, "nothing is left to do: %s%s has the answers to all %lld lines",
+                run->resume.n_elsewhere > 0 ? "with files of other shards, " : "", run->place.path,
+                n_answered);
+}
+
 /* The output is created when there is something to put into it. */
 static bool start_output(struct run *run, const struct window *first, struct error *err)
 {
@@ -253,15 +262,12 @@ static bool start_output(struct run *run, const struct window *first, struct err
     if (!has_work && n_answered == 0 && prompts_foreign(run->prompts) == 0)
         return error_set(err, ERROR_FORMAT, "%s has no prompts", run->label);
     *err = (struct error){0};
-    if (!has_work && n_answered > 0)
-        report_note(&run->report, "nothing is left to do: %s%s has the answers to all %lld lines",
-                    run->resume.n_elsewhere > 0 ? "with files of other shards, " : "",
-                    run->place.path, n_answered);
+    if (!has_work && n_answered > 0) note_nothing_left(run, n_answered);
     if (!has_work && run->resume.is_complete) return true;
     char backend[RESUME_NAME_BYTES], *header = NULL;
     name_backend(run, backend);
     if (run->place.exists) note_resumption(run, backend);
-    if (run->place.is_file && !run->resume.has_header) {
+    if (run->place.is_file && (!run->resume.has_header || run->resume.is_otherwise)) {
         header = header_line(run->header, backend);
         if (header == NULL) return error_set(err, ERROR_UNAVAILABLE, "not enough memory to write");
     }
@@ -302,6 +308,7 @@ static void tell_status(void *context)
 {
     struct run *run = context;
     assert(run->options != NULL);
+    run->report.n_safe = run->report.n_found + run->place.n_safe;
     report_tick(&run->report, clock_now_ns(), true);
 }
 
@@ -452,6 +459,34 @@ static bool open_prompts(struct run *run, struct error *err)
     options.shard = &run->shard;
     options.ledger = &run->resume.ledger;
     return prompts_open(&run->prompts, &options, err);
+}
+
+/* Whether an output that says to be complete has the answers to all our lines: a task that is
+ * started again for the sake of others need not load a model to see it. */
+static bool look_for_work(struct run *run, struct error *err)
+{
+    struct prompts_options options = prompts_of(run);
+    struct prompts *prompts;
+    struct prompt prompt;
+    enum prompts_status status = PROMPTS_READ;
+    int64_t n_answered = 0, n_left = 0;
+    off_t n_bytes;
+    assert(!run->is_idle);
+    if (!run->resume.is_complete || !is_regular(run->input, &n_bytes)) return true;
+    options.only_ids = true;
+    options.config = NULL;
+    options.shard = &run->shard;
+    options.ledger = &run->resume.ledger;
+    if (!prompts_open(&prompts, &options, err)) return false;
+    while (n_left == 0 && (status = prompts_next(prompts, &prompt, err)) == PROMPTS_READ) {
+        n_answered += prompt.verdict == LEDGER_ANSWERED;
+        n_left += prompt.verdict != LEDGER_ANSWERED && !prompt.is_foreign;
+    }
+    prompts_close(prompts);
+    ledger_forget_reads(&run->resume.ledger);
+    run->is_idle = status == PROMPTS_END && n_answered > 0;
+    if (run->is_idle) note_nothing_left(run, (long long)n_answered);
+    return status != PROMPTS_FAILED;
 }
 
 static bool open_engine(struct run *run, struct error *err)
@@ -611,6 +646,8 @@ static bool run_open(struct run *run, struct error *err)
                                        .start_ns = now_ns};
     /* Sharing out comes first: it forgets the ids that it has seen before others are learnt. */
     if (!claim_output(run, err) || !share_lines(run, err) || !find_answers(run, err)) return false;
+    if (!look_for_work(run, err)) return false;
+    if (run->is_idle) return true;
     if (!open_prompts(run, err)) return false;
     if (strcmp(run->input, "-") == 0 && isatty(STDIN_FILENO))
         report_note(&run->report, "reading prompts from the terminal, one JSON object a line; "
@@ -642,22 +679,22 @@ static char *make_manifest(const struct run *run, const struct executor_counts *
 static bool close_output(struct run *run, const struct executor_counts *counts, bool is_ok,
                          struct error *err)
 {
-    struct output_end end;
+    bool is_broken_pipe;
     struct error failure = {0};
     char *manifest = make_manifest(run, counts, is_ok);
     assert(run->output != NULL);
-    bool is_closed = output_close(run->output, manifest, &end, &failure);
+    bool is_closed = output_close(run->output, manifest, &is_broken_pipe, &failure);
     free(manifest);
     if (!is_closed && run->place.is_file)
         error_set(&failure, failure.code,
                   "%s; lines that are safe in it: %lld, the same command "
                   "goes on with the others",
-                  failure.message, (long long)(run->report.n_found + end.n_safe));
+                  failure.message, (long long)(run->report.n_found + run->place.n_safe));
     /* Done lines that could not be written weigh more than the wish to stop. */
     bool is_ours = is_ok || err->code == ERROR_STOPPED || err->code == failure.code;
     if (!is_closed && is_ours) *err = failure;
     /* A reader that went away is not worth a message. */
-    if (end.is_broken_pipe) err->message[0] = '\0';
+    if (is_broken_pipe) err->message[0] = '\0';
     return is_ok && is_closed;
 }
 
@@ -677,7 +714,8 @@ static bool finish_output(struct run *run, bool is_ok, struct error *err)
         strcmp(run->place.path, "-") != 0)
         report_note(&run->report, "the answers are in %s", run->place.path);
     if (is_ok && run->shard.count > 1)
-        report_note(&run->report, "lines left to other shards: %lld",
+        report_note(&run->report,
+                    "lines of other shards without an answer when this one began: %lld",
                     (long long)prompts_foreign(run->prompts));
     run->report.graphs = run->engine.backend.graphs;
     if (is_summed_up) report_summary(&run->report, &counts, clock_now_ns(), is_stopped);
@@ -710,7 +748,7 @@ bool cmd_run(const struct options *options, int *status, struct error *err)
     if (is_ok && options->dry_run) is_ok = preview(run, status, err);
     else if (is_ok) {
         run->report.start_ns = run->report.shown_ns = clock_now_ns();
-        is_ok = answer_all(run, err);
+        is_ok = run->is_idle || answer_all(run, err);
         *status = run->report.n_failed + run->resume.n_failed > 0 ? 1 : 0;
     }
     is_ok = finish_output(run, is_ok, err);

@@ -29,31 +29,36 @@ enum finding {
     FOUND_FOREIGN,
     FOUND_MIXED,
     FOUND_DAMAGED,
+    FOUND_FORCED,
     FINDINGS,
 };
 
 static const struct finding_kind {
     const char *name, *what;
-    bool is_wrong; /* no run with the same command puts it right */
+    int rank; /* of verdicts: 0 is told only; 2: the same command of run puts it right; 3: it does
+                 not */
 } kinds[FINDINGS] = {
-    [FOUND_UNFINISHED] = {"unfinished", "files whose run has not ended", false},
-    [FOUND_LOST] = {"lost", "lines that a manifest counts and its file lacks", false},
-    [FOUND_TORN] = {"torn_bytes", "bytes that a broken write left", false},
-    [FOUND_MISSING] = {"missing", "lines of the input without an answer", false},
-    [FOUND_DUPLICATE] = {"duplicate", "answers to what has one already", true},
-    [FOUND_CHANGED] = {"changed", "lines of the input that were others when they got theirs", true},
-    [FOUND_FOREIGN] = {"foreign", "answers to no line of the input", true},
-    [FOUND_MIXED] = {"mixed", "files of another model or other settings, or of no run", true},
-    [FOUND_DAMAGED] = {"damaged", "files that are broken before their end", true},
+    [FOUND_UNFINISHED] = {"unfinished", "files whose run has not ended", 2},
+    [FOUND_LOST] = {"lost", "lines that a manifest counts and its file lacks", 2},
+    [FOUND_TORN] = {"torn_bytes", "bytes that a broken write left", 2},
+    [FOUND_MISSING] = {"missing", "lines of the input without an answer", 2},
+    [FOUND_DUPLICATE] = {"duplicate", "answers to what has one already", 3},
+    [FOUND_CHANGED] = {"changed", "lines of the input that were others when they got theirs", 3},
+    [FOUND_FOREIGN] = {"foreign", "answers to no line of the input", 3},
+    [FOUND_MIXED] = {"mixed", "files of another model or other settings, or of no run", 3},
+    [FOUND_DAMAGED] = {"damaged", "files that are broken before their end", 3},
+    [FOUND_FORCED] = {"forced", "times that --resume=force went past another model or settings", 0},
 };
 
 struct verification {
     const struct options *options;
     const char *path; /* of the file that is read */
     struct ledger ledger;
-    json_t *header; /* of the first file; NULL: none yet */
-    json_t *files;  /* what is told of each */
-    json_t *file;   /* the one that is read; borrowed */
+    json_t *header;                         /* of the first file; NULL: none yet */
+    json_t *files;                          /* what is told of each */
+    json_t *file;                           /* the one that is read; borrowed */
+    bool is_finished[OPTIONS_OPERANDS_MAX]; /* [n_files] those that were read */
+    int32_t n_files;
     int64_t n_answered, n_failed;
     int64_t n_found[FINDINGS];
     char named[FINDINGS][NAMED_MAX][NAME_BYTES]; /* the first of each kind */
@@ -83,12 +88,28 @@ find(struct verification *found, enum finding kind, int64_t n, const char *forma
 static bool take_header(struct verification *found, const json_t *header)
 {
     struct error why = {0};
+    const json_t *earlier = json_object_get(found->file, "header");
     assert(found->file != NULL);
+    if (earlier != NULL) { /* a run that was forced to go on */
+        header_agree(header, earlier, "before", found->path, &why);
+        find(found, FOUND_FORCED, 1, "%s", why.message);
+        return true;
+    }
     json_object_set(found->file, "header", (json_t *)(uintptr_t)header);
-    if (!header_agree(found->header, header, found->path, &why))
+    if (!header_agree(header, found->header, "the first file", found->path, &why))
         find(found, FOUND_MIXED, 1, "%s", why.message);
     else if (found->header == NULL) found->header = json_deep_copy(header);
     return true;
+}
+
+static void find_record(struct verification *found, enum finding kind,
+                        const struct scan_record *record)
+{
+    char *id = json_dumps(record->id, JSON_ENCODE_ANY);
+    assert(record->kind == SCAN_ANSWER);
+    find(found, kind, 1, "%s: index %" PRId64 ", id %.*s", found->path, record->index, ID_SHOWN,
+         id != NULL ? id : "?");
+    free(id);
 }
 
 static bool take_record(void *context, const struct scan_record *record, struct error *err)
@@ -104,10 +125,7 @@ static bool take_record(void *context, const struct scan_record *record, struct 
         found->n_answered += !record->is_failed;
         return true;
     }
-    char *id = json_dumps(record->id, JSON_ENCODE_ANY);
-    find(found, FOUND_DUPLICATE, 1, "%s: index %" PRId64 ", id %.*s", found->path, record->index,
-         ID_SHOWN, id != NULL ? id : "?");
-    free(id);
+    find_record(found, FOUND_DUPLICATE, record);
     return true;
 }
 
@@ -137,6 +155,7 @@ static void judge_file(struct verification *found, const struct scan *scan)
     if (found->options->against != NULL) return;
     if (scan->n_manifest > scan->n_records)
         find(found, FOUND_LOST, scan->n_manifest - scan->n_records, "%s", path);
+    found->is_finished[found->n_files] = scan->is_complete;
     if (!scan->is_complete)
         find(found, FOUND_UNFINISHED, 1, "%s: %s", path,
              scan->has_manifest ? "its manifest says so" : "it has no manifest");
@@ -146,9 +165,9 @@ static bool read_files(struct verification *found, struct error *err)
 {
     const struct options *options = found->options;
     assert(options->n_operands > 0);
-    for (int32_t i = 0; i < options->n_operands; i++) {
+    for (; found->n_files < options->n_operands; found->n_files++) {
         struct scan scan;
-        found->path = options->operands[i];
+        found->path = options->operands[found->n_files];
         found->file = json_pack("{s:s}", "path", found->path);
         if (found->file == NULL) found->file = json_object(); /* a path that is not UTF-8 */
         if (json_array_append_new(found->files, found->file) != 0)
@@ -177,6 +196,30 @@ static void take_line(struct verification *found, const char *label, const struc
          prompt->line, prompt->has_id ? id : "null");
 }
 
+static bool take_foreign(void *context, const struct scan_record *record, struct error *err)
+{
+    struct verification *found = context;
+    (void)err;
+    assert(found->options->against != NULL);
+    if (record->kind == SCAN_ANSWER && !ledger_was_read(&found->ledger, record->key))
+        find_record(found, FOUND_FOREIGN, record);
+    return true;
+}
+
+/* Answers to no line of the input: the files are read once more. */
+static bool name_foreign(struct verification *found, struct error *err)
+{
+    struct scan scan;
+    bool is_ok = true;
+    assert(found->n_files == found->options->n_operands);
+    for (int32_t i = 0; is_ok && i < found->n_files; i++) {
+        found->path = found->options->operands[i];
+        is_ok =
+            scan_file(&scan, found->path, frames_is_zstd(found->path), take_foreign, found, err);
+    }
+    return is_ok;
+}
+
 static bool read_input(struct verification *found, struct error *err)
 {
     const struct options *options = found->options;
@@ -192,9 +235,7 @@ static bool read_input(struct verification *found, struct error *err)
     while ((status = prompts_next(prompts, &prompt, err)) == PROMPTS_READ)
         take_line(found, label, &prompt, &n_matched);
     prompts_close(prompts);
-    if (n_known > n_matched)
-        find(found, FOUND_FOREIGN, n_known - n_matched, "%s has other lines", label);
-    return status == PROMPTS_END;
+    return status == PROMPTS_END && (n_known == n_matched || name_foreign(found, err));
 }
 
 /* ---- what is told ---- */
@@ -261,15 +302,18 @@ static void print_text(const struct verification *found, const char *verdict)
     printf("verdict: %s\n", verdict);
 }
 
-/* Without the input only names tell that a shard's file is missing. */
+/* Without the input only names tell that a shard's file is missing, or that it need not be finished
+ * because all shards of another number are. */
 static void find_shards(struct verification *found)
 {
-    const struct options *options = found->options;
+    const char *const *paths = found->options->operands;
     int32_t missing, count;
-    assert(options->n_operands > 0);
-    if (options->against == NULL &&
-        !shard_are_all(options->operands, options->n_operands, &missing, &count))
+    assert(found->n_files > 0);
+    if (found->options->against != NULL) return;
+    if (shard_find_whole(paths, NULL, found->n_files, &missing, &count) < 0)
         find(found, FOUND_UNFINISHED, 1, "shard %d of %d is not among the files", missing, count);
+    if (shard_find_whole(paths, found->is_finished, found->n_files, &missing, &count) > 0)
+        found->n_found[FOUND_UNFINISHED] = found->n_named[FOUND_UNFINISHED] = 0;
 }
 
 static bool conclude(struct verification *found, int *status, struct error *err)
@@ -280,8 +324,7 @@ static bool conclude(struct verification *found, int *status, struct error *err)
     assert(*status == 0);
     find_shards(found);
     for (enum finding kind = 0; kind < FINDINGS; kind++) {
-        int of_kind = kinds[kind].is_wrong ? 3 : 2;
-        if (found->n_found[kind] > 0 && of_kind > rank) rank = of_kind;
+        if (found->n_found[kind] > 0 && kinds[kind].rank > rank) rank = kinds[kind].rank;
     }
     if (!found->options->json) print_text(found, verdicts[rank]);
     else if (!print_json(found, verdicts[rank], err)) return false;

@@ -261,29 +261,15 @@ static void compare(struct changes *changes, const json_t *found, const json_t *
                      json_object_get(wanted, "settings"));
 }
 
-bool header_check(const json_t *found, const json_t *wanted, const char *path, struct error *err)
+bool header_agree(const json_t *found, const json_t *wanted, const char *now, const char *path,
+                  struct error *err)
 {
-    struct changes changes = {.now = "now"};
-    if (!is_readable(found))
-        return error_set(err, ERROR_FORMAT,
-                         "%s has the header of another version of this program; -f begins anew",
-                         path);
-    assert(is_readable(wanted));
-    compare(&changes, found, wanted);
-    if (changes.n == 0) return true;
-    return error_set(err, ERROR_USAGE,
-                     "%s was begun %s; -f begins anew, --resume=force goes on regardless", path,
-                     changes.text);
-}
-
-bool header_agree(const json_t *first, const json_t *other, const char *path, struct error *err)
-{
-    struct changes changes = {.now = "the first file"};
-    assert(other != NULL);
-    if (!is_readable(other) || (first != NULL && !is_readable(first)))
+    struct changes changes = {.now = now};
+    assert(found != NULL);
+    if (!is_readable(found) || (wanted != NULL && !is_readable(wanted)))
         return error_set(err, ERROR_FORMAT, "%s has the header of another version of this program",
                          path);
-    if (first != NULL) compare(&changes, other, first);
+    if (wanted != NULL) compare(&changes, found, wanted);
     if (changes.n == 0) return true;
-    return error_set(err, ERROR_FORMAT, "%s was begun %s", path, changes.text);
+    return error_set(err, ERROR_USAGE, "%s was begun %s", path, changes.text);
 }

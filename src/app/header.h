@@ -1,6 +1,7 @@
 /* The first record of an output: what the answers below it depend on besides their lines. A run
- * that goes on with the file must have the same: model and settings. Which backend computed is
- * told, too, but may change: its answers are good ones, if not the same bits. */
+ * that goes on with the file must have the same: model and settings. One that is forced to go on
+ * with others puts another header before its answers. Which backend computed is told, too, but may
+ * change: its answers are good ones, if not the same bits. */
 #ifndef APP_HEADER_H
 #define APP_HEADER_H
 
@@ -28,12 +29,10 @@ bool header_make(json_t **header, const struct options *options, const char *mod
 /* The record's line, with the backend's name; heap. NULL: out of memory. */
 char *header_line(const json_t *header, const char *backend);
 
-/* Whether a run with `wanted` may go on with the file `path` that has `found`. False: ERROR_USAGE
- * with all that changed, or ERROR_FORMAT for a header that this program cannot read. */
-bool header_check(const json_t *found, const json_t *wanted, const char *path, struct error *err);
-
-/* Whether `path` with the header `other` is of one kind with a file that has `first` (NULL: it is
- * the first itself). False: ERROR_FORMAT with all that differs. */
-bool header_agree(const json_t *first, const json_t *other, const char *path, struct error *err);
+/* Whether the file `path` that has `found` is of one kind with what has `wanted` (NULL: anything),
+ * which messages call `now`. False: ERROR_USAGE with all that differs, or ERROR_FORMAT for a header
+ * that this program cannot read. */
+bool header_agree(const json_t *found, const json_t *wanted, const char *now, const char *path,
+                  struct error *err);
 
 #endif

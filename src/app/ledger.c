@@ -10,6 +10,7 @@
 
 enum { SLOTS_MIN = 64 };
 
+#define MIXER       UINT64_C(0x9E3779B97F4A7C15) /* its products are spread over all bits */
 #define WAS_READ    UINT32_C(1)
 #define IS_ANSWERED UINT32_C(2)
 #define LINE_BITS   UINT32_C(0xFFFFFFFC)
@@ -33,8 +34,7 @@ uint64_t ledger_line_key(char kind, int64_t index)
 static size_t find_slot(const struct ledger_table *table, uint64_t key)
 {
     assert(table->n_used < table->n_slots);
-    uint64_t mixed = key * UINT64_C(0x9E3779B97F4A7C15);
-    size_t index = (size_t)((mixed << 4 >> 32) * table->n_slots >> 32);
+    size_t index = (size_t)((key * MIXER << 4 >> 32) * table->n_slots >> 32);
     while (table->ids[index] != 0 && table->ids[index] != key)
         index = index + 1 < table->n_slots ? index + 1 : 0;
     return index;
@@ -62,11 +62,16 @@ static bool grow(struct ledger_table *table, struct error *err)
     return true;
 }
 
+static const struct ledger_table *table_of(const struct ledger *ledger, uint64_t key)
+{
+    static_assert(LEDGER_TABLES == 1 << 4, "find_slot takes the other bits");
+    return &ledger->tables[key * MIXER >> 60];
+}
+
 /* The tag of the id, which becomes known. */
 static uint32_t *tag_of(struct ledger *ledger, uint64_t key, struct error *err)
 {
-    static_assert(LEDGER_TABLES == 1 << 4, "find_slot takes the other bits");
-    struct ledger_table *table = &ledger->tables[key * UINT64_C(0x9E3779B97F4A7C15) >> 60];
+    struct ledger_table *table = &ledger->tables[table_of(ledger, key) - ledger->tables];
     assert(key != 0);
     if (5 * (table->n_used + 1) > 4 * table->n_slots && !grow(table, err)) return NULL;
     size_t at = find_slot(table, key);
@@ -101,6 +106,21 @@ bool ledger_answer(struct ledger *ledger, uint64_t key, uint64_t line_hash, bool
     *is_new = !(*tag & IS_ANSWERED);
     if (*is_new) *tag |= IS_ANSWERED | line_bits(line_hash);
     return true;
+}
+
+bool ledger_was_read(const struct ledger *ledger, uint64_t key)
+{
+    const struct ledger_table *table = table_of(ledger, key);
+    assert(key != 0);
+    return table->n_used > 0 && (table->tags[find_slot(table, key)] & WAS_READ) != 0;
+}
+
+void ledger_forget_reads(struct ledger *ledger)
+{
+    assert(ledger != NULL);
+    for (int i = 0; i < LEDGER_TABLES; i++)
+        for (size_t slot = 0; slot < ledger->tables[i].n_slots; slot++)
+            ledger->tables[i].tags[slot] &= ~WAS_READ;
 }
 
 void ledger_clear(struct ledger *ledger)

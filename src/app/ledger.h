@@ -50,6 +50,12 @@ bool ledger_read(struct ledger *ledger, uint64_t key, uint64_t line_hash,
 bool ledger_answer(struct ledger *ledger, uint64_t key, uint64_t line_hash, bool *is_new,
                    struct error *err);
 
+/* Whether a line of the input had the key. */
+bool ledger_was_read(const struct ledger *ledger, uint64_t key);
+
+/* The input may be read again from its start. */
+void ledger_forget_reads(struct ledger *ledger);
+
 /* Frees the memory. The ledger is empty then and may be used again; a zeroed one is fine, too. */
 void ledger_clear(struct ledger *ledger);
 

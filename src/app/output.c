@@ -143,11 +143,11 @@ bool output_lock(struct output_place *place, const struct options *options, stru
 /* ---- writing ---- */
 
 struct output {
-    pthread_mutex_t mutex; /* recursive: the functions below call each other */
-    struct lock *lock;     /* borrowed; NULL: none */
+    pthread_mutex_t mutex;      /* recursive: the functions below call each other */
+    struct output_place *place; /* borrowed */
     struct writer *writer;
     uint64_t flushed_ns, flush_every_ns;
-    int64_t n_written, n_safe; /* lines, headers apart */
+    int64_t n_written; /* lines, headers apart */
     bool ordered;
     char **slots;                       /* [n_slots] lines that wait for earlier ones; heap */
     int32_t n_slots, n_slots_max, next; /* slots before `next` are written */
@@ -158,7 +158,8 @@ static bool may_write(struct output *output, struct error *err)
 {
     struct error failure = {0};
     assert(output->writer != NULL);
-    if (output->lock == NULL || lock_renew(output->lock, &failure)) return true;
+    struct lock *lock = output->place->lock;
+    if (lock == NULL || lock_renew(lock, &failure)) return true;
     writer_give_up(output->writer, &failure);
     *err = failure;
     return false;
@@ -170,7 +171,7 @@ bool output_flush(struct output *output, struct error *err)
     pthread_mutex_lock(&output->mutex);
     output->flushed_ns = clock_now_ns();
     bool is_ok = may_write(output, err) && writer_flush(output->writer, err);
-    if (is_ok) output->n_safe = output->n_written;
+    if (is_ok) output->place->n_safe = output->n_written;
     pthread_mutex_unlock(&output->mutex);
     return is_ok;
 }
@@ -183,13 +184,13 @@ static bool write_apart(struct output *output, const char *line, struct error *e
            writer_append_line(output->writer, line, strlen(line), err) && output_flush(output, err);
 }
 
-bool output_open(struct output **output, const struct output_place *place,
-                 const struct options *options, const char *header, struct error *err)
+bool output_open(struct output **output, struct output_place *place, const struct options *options,
+                 const char *header, struct error *err)
 {
     assert(place->path[0] != '\0');
     struct output *opened = calloc(1, sizeof *opened);
     if (opened == NULL) return error_set(err, ERROR_UNAVAILABLE, "not enough memory to write");
-    *opened = (struct output){.lock = place->lock,
+    *opened = (struct output){.place = place,
                               .ordered = options->ordered,
                               .flushed_ns = clock_now_ns(),
                               .flush_every_ns = (uint64_t)(options->flush_every * 1e9)};
@@ -299,16 +300,13 @@ void output_rescue(struct output *output)
     if (drain(output, true, &ignored)) output_flush(output, &ignored);
 }
 
-bool output_close(struct output *output, const char *manifest, struct output_end *end,
+bool output_close(struct output *output, const char *manifest, bool *is_broken_pipe,
                   struct error *err)
 {
-    *end = (struct output_end){.n_safe = 0};
-    if (output == NULL) return true;
     assert(output->next <= output->n_slots);
     bool is_ok = drain(output, true, err) && output_flush(output, err);
     if (is_ok && manifest != NULL) is_ok = write_apart(output, manifest, err);
-    *end = (struct output_end){.is_broken_pipe = writer_is_broken_pipe(output->writer),
-                               .n_safe = output->n_safe};
+    *is_broken_pipe = writer_is_broken_pipe(output->writer);
     /* The first failure is the one to tell. */
     struct error ignored = {0};
     is_ok = writer_close(output->writer, is_ok ? err : &ignored) && is_ok;

@@ -29,6 +29,7 @@ struct output_place {
     bool exists;               /* the file may be gone on with: it holds its first `keep_bytes`, */
     int64_t keep_bytes;        /* which the caller finds out (app/resume.h); output_choose says 0 */
     struct lock *_Atomic lock; /* of output_lock; the caller releases it (app/lock.h) */
+    _Atomic int64_t n_safe;    /* lines, headers apart, that were written and synced since */
 };
 
 /* Writes the name that a shard's file `path` has to `name` [OUTPUT_PATH_BYTES_MAX]; devices and
@@ -68,9 +69,9 @@ struct output;
 
 /* Creates the file, or goes on with it. `options`: ordered (lines go out in the order of their
  * slots), flush_every. `header`: a line that goes first and at once, or NULL. Heap; close it. The
- * place's lock is borrowed; once it is lost, nothing more is written, and every call fails. */
-bool output_open(struct output **output, const struct output_place *place,
-                 const struct options *options, const char *header, struct error *err);
+ * place is borrowed; once its lock is lost, nothing more is written, and every call fails. */
+bool output_open(struct output **output, struct output_place *place, const struct options *options,
+                 const char *header, struct error *err);
 
 /* Begins a window of `n_slots` lines, after everything that is left of the one before. */
 bool output_start_window(struct output *output, int32_t n_slots, struct error *err);
@@ -88,14 +89,9 @@ bool output_flush(struct output *output, struct error *err);
  * lines behind gaps too. Every other call waits from now on, for ever. */
 void output_rescue(struct output *output);
 
-struct output_end {
-    bool is_broken_pipe; /* the failure is only that the reader went away */
-    int64_t n_safe;      /* lines that are written for good */
-};
-
 /* Writes what is left, the lines behind gaps too, behind it the line `manifest` (NULL: none), and
- * closes. Always frees. NULL is fine. */
-bool output_close(struct output *output, const char *manifest, struct output_end *end,
+ * closes. Always frees. `is_broken_pipe`: the failure is only that the reader went away. */
+bool output_close(struct output *output, const char *manifest, bool *is_broken_pipe,
                   struct error *err);
 
 #endif

@@ -82,6 +82,80 @@ static void read_answer(struct reader *reader, struct record *record, const json
     record->block_s = since_arrival(record, record->first_block_s);
 }
 
+/* The run with this start, -1: out of memory. Most lines are of the run of the one before. */
+static int32_t find_run(struct records *records, int64_t start_unix_ns)
+{
+    int32_t n = records->n_runs;
+    for (int32_t i = n; i-- > 0;)
+        if (records->runs[i].start_unix_ns == start_unix_ns) return i;
+    assert(n >= 0);
+    if ((n & (n - 1)) == 0) { /* full */
+        struct run_span *runs = reallocarray(records->runs, 2 * (size_t)n + 1, sizeof *runs);
+        if (runs == NULL) return -1;
+        records->runs = runs;
+    }
+    records->runs[n] = (struct run_span){.start_unix_ns = start_unix_ns, .begin_s = INFINITY};
+    return records->n_runs++;
+}
+
+static bool join_run(struct records *records, struct record *record, const json_t *timing,
+                     struct error *err)
+{
+    int32_t run = find_run(records, json_integer_value(json_object_get(timing, "start_unix_ns")));
+    if (run < 0)
+        return error_set(err, ERROR_UNAVAILABLE, "not enough memory for the runs of %s",
+                         records->path);
+    struct run_span *span = &records->runs[run];
+    assert(run < records->n_runs);
+    record->run = run;
+    span->begin_s = fmin(span->begin_s, record->arrival_s);
+    span->end_s = fmax(span->end_s, record->finished_s);
+    return true;
+}
+
+static int compare_runs(const void *left, const void *right)
+{
+    const struct run_span *const *a = left, *const *b = right;
+    assert(*a != NULL && *b != NULL);
+    double a_s = (*a)->begin_s + (*a)->offset_s, b_s = (*b)->begin_s + (*b)->offset_s;
+    return (a_s > b_s) - (a_s < b_s);
+}
+
+/* Puts all runs on one clock without pauses: of the wall clock, what some run was at work in. */
+static bool align_runs(struct records *records, struct error *err)
+{
+    int32_t n = records->n_runs;
+    double covered_s = -INFINITY, paused_s = 0;
+    struct run_span **order = calloc((size_t)n, sizeof(struct run_span *));
+    if (order == NULL)
+        return error_set(err, ERROR_UNAVAILABLE, "not enough memory to summarise %s",
+                         records->path);
+    assert(n > 0);
+    int64_t first_ns = records->runs[0].start_unix_ns;
+    for (int32_t i = 1; i < n; i++)
+        if (first_ns > records->runs[i].start_unix_ns) first_ns = records->runs[i].start_unix_ns;
+    for (int32_t i = 0; i < n; i++) {
+        order[i] = &records->runs[i];
+        order[i]->offset_s = (double)order[i]->start_unix_ns * 1e-9 - (double)first_ns * 1e-9;
+    }
+    qsort(order, (size_t)n, sizeof(struct run_span *), compare_runs);
+    for (int32_t i = 0; i < n; i++) {
+        double begin_s = order[i]->offset_s + order[i]->begin_s;
+        double end_s = order[i]->offset_s + order[i]->end_s;
+        if (i > 0) paused_s += fmax(begin_s - covered_s, 0);
+        covered_s = fmax(covered_s, end_s);
+        order[i]->offset_s -= paused_s;
+    }
+    free(order);
+    return true;
+}
+
+static void shift(double *time_s, double offset_s)
+{
+    assert(isfinite(offset_s));
+    if (*time_s >= 0) *time_s += offset_s;
+}
+
 static bool grow(struct records *records, struct error *err)
 {
     assert(records->n <= records->n_max);
@@ -141,9 +215,11 @@ static bool read_line(struct records *records, struct reader *reader, const json
                          "%s:%" PRId64 ": is no line of output: it has neither timing nor error",
                          reader->path, reader->line);
     if (!grow(records, reader->err)) return false;
-    read_answer(reader, &records->items[records->n], json_object_get(body, "usage"), facts);
-    if (!reader->failed) records->n++;
-    return !reader->failed;
+    struct record *record = &records->items[records->n];
+    read_answer(reader, record, json_object_get(body, "usage"), facts);
+    if (reader->failed) return false;
+    records->n++;
+    return join_run(records, record, json_object_get(facts, "timing"), reader->err);
 }
 
 static bool read_lines(struct records *records, struct line_reader *lines, struct error *err)
@@ -190,9 +266,19 @@ static bool sum_up(struct records *records, struct error *err)
     if (values == NULL)
         return error_set(err, ERROR_UNAVAILABLE, "not enough memory to summarise %s",
                          records->path);
-    records->begin_s = records->items[0].arrival_s;
+    if (!align_runs(records, err)) {
+        free(values);
+        return false;
+    }
+    records->begin_s = INFINITY;
+    records->end_s = -INFINITY;
     for (int64_t i = 0; i < records->n; i++) {
-        const struct record *record = &records->items[i];
+        struct record *record = &records->items[i];
+        double offset_s = records->runs[record->run].offset_s;
+        record->arrival_s += offset_s;
+        record->finished_s += offset_s;
+        shift(&record->first_forward_s, offset_s);
+        shift(&record->first_block_s, offset_s);
         records->begin_s = fmin(records->begin_s, record->arrival_s);
         records->end_s = fmax(records->end_s, record->finished_s);
         records->n_tokens += record->n_tokens;
@@ -229,6 +315,7 @@ void records_free(struct records *records)
 {
     assert(records != NULL);
     free(records->items);
+    free(records->runs);
     free(records->passes.errors);
     *records = (struct records){0};
 }

@@ -9,8 +9,10 @@
 #include "app/figures.h"
 #include "base/error.h"
 
-/* One answer; times in seconds since the run's start, negative: did not happen. */
+/* One answer; times in seconds since the first run's start, negative: did not happen. Time in which
+ * no run was at work, as before a preempted job is started again, is left out. */
 struct record {
+    int32_t run;               /* that gave it */
     double n_prompt, n_tokens; /* tokens, up to the stop */
     double refresh_steps, reuse_steps;
     double positions; /* computed for it; negative: the line does not say */
@@ -26,8 +28,17 @@ struct iterations {
     double *errors; /* [n_errors], |predicted / took - 1| in percent; heap */
 };
 
+/* A run that wrote into the file, or a shard's that was merged. */
+struct run_span {
+    int64_t start_unix_ns;
+    double begin_s, end_s; /* its first arrival and last finish, since its start */
+    double offset_s;       /* of its start, in the records' time */
+};
+
 struct records {
-    const char *path; /* borrowed */
+    const char *path;      /* borrowed */
+    struct run_span *runs; /* [n_runs], heap */
+    int32_t n_runs;
     int64_t n, n_max, n_failed;
     struct record *items; /* [n], heap */
     /* Figures of them all, if there are any. */

@@ -177,7 +177,8 @@ static void format_span(char *text, size_t n_max, double span_s)
 }
 
 /* "12 of 40 lines, 1 failed, 123.4 tokens/s, 0:42 left" */
-static void format_status(const struct report *report, uint64_t now_ns, char *text, size_t n_max)
+static void format_status(const struct report *report, uint64_t now_ns, bool is_asked, char *text,
+                          size_t n_max)
 {
     assert(n_max >= STATUS_BYTES_MAX);
     int64_t n_new = report->n_answered + report->n_failed, n_done = report->n_found + n_new;
@@ -189,6 +190,8 @@ static void format_status(const struct report *report, uint64_t now_ns, char *te
     n += (size_t)snprintf(text + n, n_max - n, " lines");
     if (report->n_failed > 0)
         n += (size_t)snprintf(text + n, n_max - n, ", %lld failed", (long long)report->n_failed);
+    if (is_asked && report->n_safe > 0)
+        n += (size_t)snprintf(text + n, n_max - n, ", %lld safe", (long long)report->n_safe);
     n += (size_t)snprintf(text + n, n_max - n, ", %.1f tokens/s",
                           rate(report->n_effective_tokens, elapsed_ns));
     if (n_new == 0 || report->n_expected < n_done) return;
@@ -251,7 +254,7 @@ void report_tick(struct report *report, uint64_t now_ns, bool is_asked)
     if (!is_due && !is_asked) return;
     if (!is_asked) report->shown_ns = now_ns;
     char status[STATUS_BYTES_MAX];
-    format_status(report, now_ns, status, sizeof status);
+    format_status(report, now_ns, is_asked, status, sizeof status);
     if (report->is_json) print_progress_json(report, now_ns);
     else if (report->progress == PROGRESS_BAR && !is_asked) draw_bar(report, status);
     else

@@ -35,6 +35,7 @@ struct report {
     /* Counts of the run. */
     _Atomic int64_t n_answered, n_failed; /* atomic: a watching thread tells them */
     int64_t n_found;                      /* lines that were answered before the run */
+    int64_t n_safe;                       /* lines that no crash can take; only when asked */
     _Atomic int64_t n_effective_tokens;   /* generated, up to and including the stop token */
     int64_t n_canvas_tokens;              /* all that were to be generated */
     int64_t n_latencies, latencies[REPORT_BUCKETS]; /* end to end */

@@ -17,7 +17,8 @@
 struct reading {
     struct resume *resume;
     const char *path;
-    const json_t *header; /* of this run */
+    const json_t *header;  /* of this run */
+    struct error mismatch; /* what tells it from the last header that was read */
     bool is_forced;
 };
 
@@ -30,21 +31,32 @@ static void copy_name(char name[RESUME_NAME_BYTES], const json_t *value)
 
 static bool take_record(void *context, const struct scan_record *record, struct error *err)
 {
-    const struct reading *reading = context;
+    struct reading *reading = context;
     struct resume *resume = reading->resume;
     bool is_new;
     assert(record->value != NULL);
     if (record->kind == SCAN_HEADER) {
         copy_name(resume->backend, json_object_get(record->value, "backend"));
         copy_name(resume->program, json_object_get(record->value, "program"));
-        return reading->is_forced ||
-               header_check(record->value, reading->header, reading->path, err);
+        reading->mismatch = (struct error){0};
+        header_agree(record->value, reading->header, "now", reading->path, &reading->mismatch);
+        return true;
     }
     if (record->kind == SCAN_MANIFEST) return true;
     if (!ledger_answer(&resume->ledger, record->key, record->line_hash, &is_new, err)) return false;
     if (record->is_failed) resume->n_failed += is_new;
     else resume->n_answered += is_new;
     return true;
+}
+
+/* What a file was gone on with last (--resume=force) is what it must be gone on with. */
+static bool check_header(const struct reading *reading, const char *advice, struct error *err)
+{
+    const struct error *mismatch = &reading->mismatch;
+    assert(advice != NULL);
+    if (reading->is_forced || mismatch->code == ERROR_NONE) return true;
+    return error_set(err, mismatch->code, "%s; %s, --resume=force goes on regardless",
+                     mismatch->message, advice);
 }
 
 /* What lies from the broken group on must be what a broken write leaves. */
@@ -86,7 +98,8 @@ bool resume_scan(struct resume *resume, const struct output_place *place, const 
     resume->torn_bytes = scan.torn_bytes;
     resume->has_header = scan.has_header;
     resume->is_complete = scan.is_complete;
-    return check_tail(&reading, &scan, err);
+    resume->is_otherwise = reading.mismatch.code != ERROR_NONE;
+    return check_header(&reading, "-f begins anew", err) && check_tail(&reading, &scan, err);
 }
 
 /* ---- other files of the output ---- */
@@ -109,7 +122,8 @@ static bool scan_other(struct resume *resume, const struct output_place *place,
         .resume = &other, .path = place->path, .header = header, .is_forced = is_forced};
     struct scan scan;
     assert(header != NULL);
-    bool is_ok = scan_file(&scan, place->path, place->compress, take_record, &reading, err);
+    bool is_ok = scan_file(&scan, place->path, place->compress, take_record, &reading, err) &&
+                 check_header(&reading, "move it away or name another output", err);
     resume->ledger = other.ledger;
     resume->n_elsewhere += other.n_answered + other.n_failed;
     return is_ok;

@@ -22,6 +22,7 @@ struct resume {
     int64_t torn_bytes; /* and so much of that is broken: 0 after a run that ended */
     bool has_header;    /* false: the file is empty, or torn inside its header */
     bool is_complete;   /* it ends with a manifest that says so */
+    bool is_otherwise;  /* forced: its model or settings are others, so a header must tell */
     char backend[RESUME_NAME_BYTES], program[RESUME_NAME_BYTES]; /* of the header */
 };
 

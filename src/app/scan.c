@@ -99,7 +99,7 @@ static enum verdict read_record(struct walk *walk, struct scan_record *record)
     const json_t *manifest = json_object_get(root, "manifest");
     bool is_ours = true;
     assert(record->line.data != NULL);
-    if (!scan->has_header) {
+    if (!scan->has_header || json_is_object(header)) {
         record->kind = SCAN_HEADER;
         record->value = header;
         is_ours = json_is_object(header);

@@ -275,35 +275,35 @@ bool shard_read_name(const char *path, int32_t *index, int32_t *count)
     return false;
 }
 
-static bool has_shard(const char *const *paths, int32_t n_paths, int32_t index, int32_t count)
+static bool has_shard(const char *const *paths, const bool *is_finished, int32_t n_paths,
+                      int32_t index, int32_t count)
 {
     int32_t found = -1, of = -1, i = 0;
     assert(index < count);
-    while (i < n_paths &&
-           !(shard_read_name(paths[i], &found, &of) && found == index && of == count))
+    while (i < n_paths && !(shard_read_name(paths[i], &found, &of) && found == index &&
+                            of == count && (is_finished == NULL || is_finished[i])))
         i++;
     return i < n_paths;
 }
 
-bool shard_are_all(const char *const *paths, int32_t n_paths, int32_t *missing, int32_t *count)
+int32_t shard_find_whole(const char *const *paths, const bool *is_finished, int32_t n_paths,
+                         int32_t *missing, int32_t *count)
 {
-    int32_t first_missing = -1, first_count = -1, looked_at = -1;
+    int32_t looked_at = -1, index, n;
+    *missing = *count = -1;
     assert(n_paths >= 0);
     for (int32_t i = 0; i < n_paths; i++) {
-        int32_t index, n, wanted = 0;
+        int32_t wanted = 0;
         if (!shard_read_name(paths[i], &index, &n) || n == looked_at) continue;
-        while (wanted < n && has_shard(paths, n_paths, wanted, n))
+        while (wanted < n && has_shard(paths, is_finished, n_paths, wanted, n))
             wanted++;
-        if (wanted == n) return true;
+        if (wanted == n) return n;
         looked_at = n;
-        if (first_count >= 0) continue;
-        first_missing = wanted;
-        first_count = n;
+        if (*count >= 0) continue;
+        *missing = wanted;
+        *count = n;
     }
-    if (first_count < 0) return true;
-    *missing = first_missing;
-    *count = first_count;
-    return false;
+    return *count < 0 ? 0 : -1;
 }
 
 /* ---- which lines ---- */

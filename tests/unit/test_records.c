@@ -110,6 +110,33 @@ Test(records, what_did_not_happen_counts_nowhere)
     cr_assert_float_eq(records.latency_s.most, 9, 1e-9);
 }
 
+/* Of a run that started at second `start`; its times in seconds since then. */
+#define OF_RUN(start, admitted, finished)                                                          \
+    "{\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1},\"decode\":{\"refresh_steps\":1,"    \
+    "\"reuse_steps\":0},\"timing\":{\"start_unix_ns\":" start                                      \
+    "000000000,\"admitted_ns\":" admitted "000000000,\"finished_ns\":" finished "000000000}}\n"
+
+Test(records, runs_that_went_on_stand_behind_each_other_and_shards_beside)
+{
+    /* Two runs with 97 s in between: 1 to 4, and 101 to 103 become 1 to 6. */
+    cr_assert(read_text(OF_RUN("1700000100", "1", "3") OF_RUN("1700000000", "1", "4")
+                            OF_RUN("1700000000", "2", "3")),
+              "%s", err.message);
+    cr_assert_eq(records.n_runs, 2);
+    cr_assert_float_eq(records.begin_s, 1, 1e-6);
+    cr_assert_float_eq(records.end_s, 6, 1e-6);
+    cr_assert_float_eq(records.items[0].arrival_s, 4, 1e-6);
+    cr_assert_float_eq(records.items[1].finished_s, 4, 1e-6);
+    cr_assert_float_eq(records.latency_s.most, 3, 1e-9);
+    records_free(&records);
+    /* Two that overlap: 1 to 5, 2 to 8; and one behind a pause. */
+    cr_assert(read_text(OF_RUN("1700000001", "1", "7") OF_RUN("1700000000", "1", "5")
+                            OF_RUN("1700000050", "1", "2")),
+              "%s", err.message);
+    cr_assert_eq(records.n_runs, 3);
+    cr_assert_float_eq(records.end_s - records.begin_s, 8, 1e-6);
+}
+
 Test(records, many_lines_are_kept)
 {
     FILE *file = fopen(path, "w");

@@ -100,21 +100,18 @@ Test(resume, all_that_changed_is_told)
     static const struct {
         const char *before[2], *after[2], *message;
     } cases[] = {
-        {{"threshold", "0.9"},
-         {"threshold", "0.8"},
-         "x was begun with --threshold 0.9, now 0.8; -f begins anew, --resume=force goes on "
-         "regardless"},
-        {{"threshold", "0.9"}, {NULL}, "x was begun with --threshold 0.9, now without; -f"},
-        {{NULL}, {"threshold", "0.9"}, "x was begun without --threshold, now 0.9; -f"},
-        {{"no_chat", "true"}, {NULL}, "x was begun with --no-chat, now without; -f"},
-        {{NULL}, {"no_chat", "true"}, "x was begun without --no-chat, now with it; -f"},
+        {{"threshold", "0.9"}, {"threshold", "0.8"}, "x was begun with --threshold 0.9, now 0.8"},
+        {{"threshold", "0.9"}, {NULL}, "x was begun with --threshold 0.9, now without"},
+        {{NULL}, {"threshold", "0.9"}, "x was begun without --threshold, now 0.9"},
+        {{"no_chat", "true"}, {NULL}, "x was begun with --no-chat, now without"},
+        {{NULL}, {"no_chat", "true"}, "x was begun without --no-chat, now with it"},
         {{"threshold", "0.9"},
          {"steps", "3"},
-         "x was begun with --threshold 0.9, now without, and without --steps, now 3; -f"},
-        {{"system", "abc"}, {"system", "abd"}, "x was begun with --system abc, now abd; -f"},
+         "x was begun with --threshold 0.9, now without, and without --steps, now 3"},
+        {{"system", "abc"}, {"system", "abd"}, "x was begun with --system abc, now abd"},
         {{"temperature", "0.1"},
          {"temperature", "0.1000001"},
-         "x was begun with --temperature 0.1, now 0.1000001; -f"},
+         "x was begun with --temperature 0.1, now 0.1000001"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         options_init(&options, SUBCOMMAND_RUN);
@@ -125,8 +122,8 @@ Test(resume, all_that_changed_is_told)
         options.model = "m";
         if (cases[i].after[0] != NULL) give(cases[i].after[0], cases[i].after[1]);
         json_t *after = make_header();
-        cr_expect(header_check(before, before, "x", &err));
-        cr_expect_not(header_check(before, after, "x", &err));
+        cr_expect(header_agree(before, before, "now", "x", &err));
+        cr_expect_not(header_agree(before, after, "now", "x", &err));
         cr_expect_eq(err.code, ERROR_USAGE);
         cr_expect_eq(strncmp(err.message, cases[i].message, strlen(cases[i].message)), 0, "%s",
                      err.message);
@@ -139,10 +136,10 @@ Test(resume, another_model_or_format_is_told)
 {
     write_file("m/config.json", "{} ", 3);
     json_t *other = make_header();
-    cr_assert_not(header_check(header, other, "x", &err));
+    cr_assert_not(header_agree(header, other, "now", "x", &err));
     cr_assert_not_null(strstr(err.message, "x was begun with the model m ("), "%s", err.message);
     json_object_set_new(other, "format", json_integer(2));
-    cr_assert_not(header_check(other, header, "x", &err));
+    cr_assert_not(header_agree(other, header, "now", "x", &err));
     cr_assert_eq(err.code, ERROR_FORMAT);
     json_decref(other);
 }
