@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Lets system calls and allocations of `run` fail one at a time (tests/faults.c, by LD_PRELOAD):
-whatever fails, the process does not crash, says so by its exit status unless every answer is there,
-leaves what was in the file, and the same command ends with the answers of an undisturbed run.
-Interrupted calls and short counts must not be seen at all. Many calls are sampled evenly; the seed
-is printed.
+"""Lets system calls and allocations of `run`, `merge` and `verify` fail one at a time
+(tests/faults.c, by LD_PRELOAD): whatever fails, the process does not crash, says so by its exit
+status unless every answer is there, leaves what was in the file, and the same command ends with the
+answers of an undisturbed run. Interrupted calls and short counts must not be seen at all. Many
+calls are sampled evenly; the seed is printed.
 
 Usage: faults.py EXECUTABLE LIBRARY [--seed N] [--memory N]
 """
@@ -86,9 +86,12 @@ class Scene:
         """Exit status and message of a run from the start, with these faults."""
         self.reset()
         self.report.unlink(missing_ok=True)
+        return self.box.run(*OPTIONS, env=self.environment(**faults))
+
+    def environment(self, **faults):
         names = {f"FAULTS_{name.upper()}": str(value) for name, value in faults.items()}
         names |= {"LD_PRELOAD": str(self.library), "FAULTS_REPORT": str(self.report)}
-        return self.box.run(*OPTIONS, env=os.environ | names)
+        return os.environ | names
 
     def counts(self):
         """How often an undisturbed run calls each kind."""
@@ -171,6 +174,52 @@ def check_memory(scene, counts, options, chance):
         scene.check_fault(STATUS_OF_MEMORY, kind="memory", nth=nth)
 
 
+def check_commands(scene, _counts, options, chance):
+    """merge and verify: shards stay, no output is taken for whole, and the status tells"""
+    box, folder = scene.box, scene.box.folder
+    box.output.unlink(missing_ok=True)
+    for i in range(2):
+        assert box.run(*OPTIONS, "--shard", f"{i}/2")[0] == 0
+    shards = sorted(folder.glob("fresh.*-of-*.zst"))
+    assert len(shards) == 2
+    kept = [path.read_bytes() for path in shards]
+    merged = folder / "merged.jsonl.zst"
+    merge = [box.program, "merge", "-q", "-f", "-o", merged, *shards]
+    verify = [box.program, "verify", *shards, "--against", box.input]
+
+    def call(command, **faults):
+        scene.report.unlink(missing_ok=True)
+        done = subprocess.run([str(word) for word in command], env=scene.environment(**faults),
+                              capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    for command in (merge, verify):
+        merged.unlink(missing_ok=True)
+        status, message = call(command)
+        assert status == 0, f"{command[1]}: status {status}: {message}"
+        whole = merged.read_bytes() if command is merge else b""
+        counts = scene.read_report()
+        cases = [(kind, nth, error) for kind, (_, errors) in CALLS.items()
+                 for nth in range(1, counts[kind] + 1) for error in errors[:2]]
+        cases += [("memory", nth, 0) for nth in spread(counts["memory"], options.memory, chance)]
+        for kind, nth, error in cases:
+            status, message = call(command, kind=kind, nth=nth, errno=error)
+            scene.n_faults += 1
+            what = f"{command[1]} {kind} {nth} {error}: status {status}: {message.strip()}"
+            assert [path.read_bytes() for path in shards] == kept, f"a shard was changed: {what}"
+            if status == 0:  # it did not matter: the same bytes, or a verdict by what was read
+                assert command is verify or merged.read_bytes() == whole, what
+                continue
+            assert status in (66, 69, 73, 74), what
+            assert "error: " in message, f"no message: {what}"
+            assert "verdict: complete" not in message or kind == "write", what
+            if command is merge and merged.exists():
+                after, _ = call([box.program, "verify", merged])
+                assert after != 0 or merged.read_bytes() == whole, what
+        status, message = call(command)
+        assert status == 0, f"{command[1]}: status {status}: {message}"
+
+
 CHECKS = [check_unseen, check_calls, check_output, check_memory]
 SCENES = [("fresh.jsonl.zst", False), ("torn.jsonl.zst", True), ("torn.jsonl", True)]
 
@@ -227,9 +276,10 @@ def main():
     if not is_loaded(options.program.resolve(), options.library.resolve()):
         print("1..0 # SKIP the program takes no LD_PRELOAD: static, or with sanitizers")
         return
-    print(f"1..{len(CHECKS) * len(SCENES)}")
-    print(f"# seed {options.seed}")
     runs = [(check, place) for place in SCENES for check in CHECKS]
+    runs.append((check_commands, SCENES[0]))
+    print(f"1..{len(runs)}")
+    print(f"# seed {options.seed}")
     n_failed = sum(run_check(number, check, options, place)
                    for number, (check, place) in enumerate(runs, 1))
     sys.exit(1 if n_failed else 0)

@@ -21,8 +21,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 MODEL = ROOT / "data" / "models" / "tiny-llada"
 SECONDS_MAX = 60
 # What launchers of the machine that runs this test may have set.
-FOREIGN = ("DLLM_", "SLURM_", "JOB_COMPLETION", "AWS_BATCH", "FLUX_", "OMPI_", "PMI_", "MV2_",
-           "PARALLEL_SEQ", "RANK", "WORLD_SIZE")
+FOREIGN = ("DLLM_", "SLURM_", "JOB_COMPLETION", "AWS_BATCH", "BATCH_TASK", "SGE_TASK", "LSB_",
+           "FLUX_", "OMPI_", "PMI_", "MV2_", "PARALLEL_SEQ", "RANK", "WORLD_SIZE")
 ARRAY = {"MIN": 4, "MAX": 10, "STEP": 2, "COUNT": 4}
 
 

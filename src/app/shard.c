@@ -136,10 +136,19 @@ static bool search_slurm(struct search *search, struct error *err)
 static const struct launcher {
     const char *index, *count; /* count NULL: only DLLM_SHARDS can tell */
     int32_t base;
-    bool is_vague; /* the index alone does not mean that work is shared */
+    bool is_vague;       /* the index alone does not mean that work is shared */
+    const char *none;    /* value of an index that is none */
+    const char *ones[2]; /* must be 1: the index counts from there, in such steps */
 } launchers[] = {
     {.index = "JOB_COMPLETION_INDEX"}, /* Kubernetes */
     {.index = "AWS_BATCH_JOB_ARRAY_INDEX", .count = "AWS_BATCH_JOB_ARRAY_SIZE"},
+    {.index = "BATCH_TASK_INDEX", .count = "BATCH_TASK_COUNT"}, /* Google Batch */
+    {.index = "SGE_TASK_ID",                                    /* Grid Engine */
+     .count = "SGE_TASK_LAST",
+     .base = 1,
+     .none = "undefined",
+     .ones = {"SGE_TASK_FIRST", "SGE_TASK_STEPSIZE"}},
+    {.index = "LSB_JOBINDEX", .base = 1, .none = "0"}, /* LSF */
     {.index = "FLUX_TASK_RANK", .count = "FLUX_JOB_SIZE"},
     {.index = "OMPI_COMM_WORLD_RANK", .count = "OMPI_COMM_WORLD_SIZE"},
     {.index = "PMI_RANK", .count = "PMI_SIZE"},
@@ -155,8 +164,9 @@ static bool search_launcher(struct search *search, const struct launcher *launch
 {
     struct variable index = {.name = launcher->index}, count = {.name = launcher->count};
     struct part part, *found = &search->found, *step = &search->step;
+    const char *text = find(search, index.name);
     assert(index.name != NULL);
-    if (find(search, index.name) == NULL) return true;
+    if (text == NULL || (launcher->none != NULL && strcmp(text, launcher->none) == 0)) return true;
     if (count.name == NULL || find(search, count.name) == NULL) count.name = "DLLM_SHARDS";
     bool has_count = find(search, count.name) != NULL;
     if (!has_count && (launcher->is_vague || found->count > 1)) return true;
@@ -166,6 +176,13 @@ static bool search_launcher(struct search *search, const struct launcher *launch
                          "of shards, or use --shard i/n or off",
                          index.name);
     if (!read_part(search, &index, launcher->base, &count, &part, err)) return false;
+    for (int i = 0; i < 2 && launcher->ones[i] != NULL; i++) {
+        struct variable one = {.name = launcher->ones[i]};
+        if (!read_variable(search, &one, err)) return false;
+        if (one.value != 1)
+            return error_set(err, ERROR_USAGE, "%s is %d, only 1 tells the shards; use --shard i/n",
+                             one.name, one.value);
+    }
     if (part.count == 1 || (part.index == found->index && part.count == found->count) ||
         (part.index == step->index && part.count == step->count))
         return true;

@@ -34,7 +34,8 @@ typedef char *shard_lookup(const char *name);
 /* Decides by the value of --shard: "i/n", "off", or "auto", which asks the environment. There,
  * DLLM_SHARD is like --shard. Else the first scheduler or launcher whose variables make more than
  * one shard counts: Slurm (a job array, a step of srun, or both multiplied; outside of srun a
- * step's variables do not count), Kubernetes, AWS Batch, Flux, MPI, torchrun, GNU parallel.
+ * step's variables do not count), Kubernetes, AWS Batch, Google Batch, Grid Engine, LSF, Flux, MPI,
+ * torchrun, GNU parallel.
  * DLLM_SHARDS says the number of shards where a scheduler does not; where one does, both must
  * agree. False: ERROR_USAGE, naming variable and value: no number, an index that is not below its
  * count, an array with gaps, an index without a count, two launchers that contradict each other. */

@@ -30,7 +30,8 @@ CASES = pathlib.Path(__file__).resolve().parent
 ROOT = CASES.parents[1]
 CASE_SECONDS_MAX = 120
 # What a launcher of these tests may have set, and the program would take for its shard.
-LAUNCHERS = ("DLLM_", "SLURM_", "JOB_COMPLETION", "AWS_BATCH", "FLUX_", "OMPI_", "PMI_", "MV2_",
+LAUNCHERS = ("DLLM_", "SLURM_", "JOB_COMPLETION", "AWS_BATCH", "BATCH_TASK", "SGE_TASK",
+             "LSB_", "FLUX_", "OMPI_", "PMI_", "MV2_",
              "PARALLEL_SEQ", "RANK", "WORLD_SIZE")
 PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}")
 

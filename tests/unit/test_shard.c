@@ -154,6 +154,7 @@ Test(shard, slurm_steps_count_under_srun_and_multiply_with_arrays)
 Test(shard, every_launcher_is_understood)
 {
     AUTO("2/3", "AWS_BATCH_JOB_ARRAY_INDEX=2", "AWS_BATCH_JOB_ARRAY_SIZE=3");
+    AUTO("2/3", "BATCH_TASK_INDEX=2", "BATCH_TASK_COUNT=3");
     AUTO("2/3", "FLUX_TASK_RANK=2", "FLUX_JOB_SIZE=3");
     AUTO("2/3", "OMPI_COMM_WORLD_RANK=2", "OMPI_COMM_WORLD_SIZE=3");
     AUTO("2/3", "PMI_RANK=2", "PMI_SIZE=3");
@@ -167,6 +168,23 @@ Test(shard, every_launcher_is_understood)
     AUTO("PMI_RANK is '-1', must be a whole number", "PMI_RANK=-1", "PMI_SIZE=3");
     AUTO("PMI_SIZE is 'many', must be a whole number", "PMI_RANK=1", "PMI_SIZE=many");
     AUTO("WORLD_SIZE is 100000, must be from 1 to 99999", "RANK=3", "WORLD_SIZE=100000");
+}
+
+#define GRID(id, first, last, step)                                                                \
+    "SGE_TASK_ID=" id, "SGE_TASK_FIRST=" first, "SGE_TASK_LAST=" last, "SGE_TASK_STEPSIZE=" step
+
+Test(shard, arrays_that_count_from_one_are_understood_and_jobs_without_one_have_none)
+{
+    AUTO("0/8", GRID("1", "1", "8", "1"));
+    AUTO("7/8", GRID("8", "1", "8", "1"));
+    AUTO("0/1", GRID("undefined", "undefined", "undefined", "undefined"));
+    AUTO("SGE_TASK_FIRST is 5, only 1 tells the shards", GRID("5", "5", "8", "1"));
+    AUTO("SGE_TASK_STEPSIZE is 2, only 1 tells the shards", GRID("3", "1", "7", "2"));
+    AUTO("SGE_TASK_FIRST is not set", "SGE_TASK_ID=1", "SGE_TASK_LAST=8");
+    AUTO("0/1", "LSB_JOBINDEX=0");
+    AUTO("LSB_JOBINDEX is set, but nothing says of how many", "LSB_JOBINDEX=1");
+    AUTO("0/8", "LSB_JOBINDEX=1", "DLLM_SHARDS=8");
+    AUTO("LSB_JOBINDEX is 9, must be from 1 to 8", "LSB_JOBINDEX=9", "DLLM_SHARDS=8");
 }
 
 Test(shard, an_index_without_a_count_is_refused)
