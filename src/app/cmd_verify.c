@@ -54,11 +54,10 @@ struct verification {
     const struct options *options;
     const char *path; /* of the file that is read */
     struct ledger ledger;
-    json_t *header;                         /* of the first file; NULL: none yet */
-    json_t *files;                          /* what is told of each */
-    json_t *file;                           /* the one that is read; borrowed */
-    bool is_finished[OPTIONS_OPERANDS_MAX]; /* [n_files] those that were read */
-    int32_t n_files;
+    json_t *header;  /* of the first file; NULL: none yet */
+    json_t *files;   /* what is told of each */
+    json_t *file;    /* the one that is read; borrowed */
+    int32_t n_files; /* that were read */
     int64_t n_answered, n_failed;
     int64_t n_found[FINDINGS];
     char named[FINDINGS][NAMED_MAX][NAME_BYTES]; /* the first of each kind */
@@ -155,7 +154,6 @@ static void judge_file(struct verification *found, const struct scan *scan)
     if (found->options->against != NULL) return;
     if (scan->n_manifest > scan->n_records)
         find(found, FOUND_LOST, scan->n_manifest - scan->n_records, "%s", path);
-    found->is_finished[found->n_files] = scan->is_complete;
     if (!scan->is_complete)
         find(found, FOUND_UNFINISHED, 1, "%s: %s", path,
              scan->has_manifest ? "its manifest says so" : "it has no manifest");
@@ -302,8 +300,7 @@ static void print_text(const struct verification *found, const char *verdict)
     printf("verdict: %s\n", verdict);
 }
 
-/* Without the input only names tell that a shard's file is missing, or that it need not be finished
- * because all shards of another number are. */
+/* Without the input only names tell that a shard's file is missing. */
 static void find_shards(struct verification *found)
 {
     const char *const *paths = found->options->operands;
@@ -312,8 +309,6 @@ static void find_shards(struct verification *found)
     if (found->options->against != NULL) return;
     if (shard_find_whole(paths, NULL, found->n_files, &missing, &count) < 0)
         find(found, FOUND_UNFINISHED, 1, "shard %d of %d is not among the files", missing, count);
-    if (shard_find_whole(paths, found->is_finished, found->n_files, &missing, &count) > 0)
-        found->n_found[FOUND_UNFINISHED] = found->n_named[FOUND_UNFINISHED] = 0;
 }
 
 static bool conclude(struct verification *found, int *status, struct error *err)
