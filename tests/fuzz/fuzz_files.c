@@ -62,6 +62,7 @@ static void try_records(const char *path)
     if (records_read(&records, path, &err)) {
         require(records.n > 0);
         require(records.end_s >= 0 && isfinite(records.end_s));
+        require(records.begin_s >= 0 && records.begin_s <= records.end_s);
         require(records.latency_s.p50 >= 0 && records.latency_s.p50 <= records.latency_s.most);
         for (int64_t i = 0; i < records.n; i++)
             require(records.items[i].n_tokens >= 0 && records.items[i].latency_s >= 0);
@@ -74,7 +75,7 @@ static void try_records(const char *path)
 static bool take_record(void *context, const struct scan_record *record, struct error *err)
 {
     struct error why = {0};
-    if (record->kind == SCAN_HEADER && !header_agree(NULL, record->value, "x", &why))
+    if (record->kind == SCAN_HEADER && !header_agree(record->value, NULL, "now", "x", &why))
         require(why.message[0] != 0);
     if (record->kind == SCAN_ANSWER) return collate_add(context, 0, record, err);
     require(json_is_object(record->value));
@@ -92,7 +93,7 @@ static void try_output(const char *path, bool is_zstd)
     require(is_ok || err.message[0] != 0);
     require(!scan.is_foreign || !scan.has_header);
     require(scan.keep_bytes <= scan.torn_at_bytes || scan.torn_bytes == 0);
-    size_t n = is_ok && is_zstd == frames_is_zstd(path) ? collate_sort(collate) : 0;
+    size_t n = is_ok && is_zstd == frames_is_zstd(path) ? collate_sort(collate).n : 0;
     require(n == 0 || (int64_t)n == scan.n_records);
     for (size_t i = 0; i < n; i++) {
         struct bytes line;
