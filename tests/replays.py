@@ -426,7 +426,7 @@ def a_long_iteration_is_not_waited_for(program, folder):
     command = [program, "replay", *ENGINE, "--clock", "real", "--backend", "ref", "--rows", "16384",
                "-o", records, trace]
     with subprocess.Popen([str(w) for w in command], stderr=subprocess.PIPE) as process:
-        while not records.exists():
+        while not records.exists() and process.poll() is None:
             time.sleep(0.01)
         time.sleep(1)
         process.send_signal(signal.SIGUSR2)

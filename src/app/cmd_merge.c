@@ -30,7 +30,6 @@ struct merge {
     json_t *header;    /* of the first shard; NULL: none yet */
     char *header_line; /* the same as a record */
     json_t *manifest;  /* of the shard; NULL: none yet */
-    int64_t start_ns;  /* of the shard's last run, as far as it tells */
     json_t *sums;      /* of manifests */
     struct collate_counts counts;
     bool backend_noted;
@@ -70,14 +69,6 @@ static bool take_header(struct merge *merge, const struct scan_record *record, s
     return true;
 }
 
-/* Where a line has what is ours: in OpenAI's form in its body. */
-static json_t *facts_of(const json_t *line)
-{
-    const json_t *body = json_object_get(json_object_get(line, "response"), "body");
-    assert(line != NULL);
-    return body != NULL ? json_object_get(body, "dllm") : (json_t *)(uintptr_t)line;
-}
-
 static bool take_record(void *context, const struct scan_record *record, struct error *err)
 {
     struct merge *merge = context;
@@ -86,12 +77,8 @@ static bool take_record(void *context, const struct scan_record *record, struct 
     if (record->kind == SCAN_MANIFEST) {
         json_decref(merge->manifest);
         merge->manifest = json_deep_copy(record->value);
-        merge->start_ns = json_integer_value(json_object_get(record->value, "start_unix_ns"));
         return true;
     }
-    const json_t *timing = json_object_get(facts_of(record->value), "timing");
-    json_int_t start_ns = json_integer_value(json_object_get(timing, "start_unix_ns"));
-    if (merge->start_ns < start_ns) merge->start_ns = start_ns;
     return collate_add(merge->collate, merge->shard, record, err);
 }
 
@@ -117,7 +104,7 @@ static void add_manifest(json_t *sums, json_t *manifest)
     }
 }
 
-/* False: damaged (ERROR_FORMAT), or a run has not ended (ERROR_STOPPED). */
+/* Only what is whole may be joined: afterwards nobody could go on with it. */
 static bool check_shard(const char *path, const struct scan *scan, struct error *err)
 {
     assert(scan->torn_bytes >= 0);
@@ -136,53 +123,18 @@ static bool check_shard(const char *path, const struct scan *scan, struct error 
                      path, why);
 }
 
-/* Whether unfinished files are those of earlier runs with another number of shards, all of which
- * are finished and so have the rest. */
-static bool has_rest(const struct merge *merge, const bool *is_finished, const int64_t *starts_ns)
-{
-    const struct options *options = merge->options;
-    int64_t begin_ns = INT64_MAX;
-    int32_t missing, count, index;
-    int32_t n_whole =
-        shard_find_whole(options->operands, is_finished, options->n_operands, &missing, &count);
-    assert(options->n_operands > 0);
-    for (int32_t i = 0; i < options->n_operands; i++)
-        if (is_finished[i] && shard_read_name(options->operands[i], &index, &count) &&
-            count == n_whole && starts_ns[i] < begin_ns)
-            begin_ns = starts_ns[i];
-    for (int32_t i = 0; i < options->n_operands; i++)
-        if (!is_finished[i] && starts_ns[i] >= begin_ns) return false;
-    return n_whole > 0;
-}
-
-/* Only what is whole may be joined: afterwards nobody could go on with it. */
 static bool scan_shards(struct merge *merge, struct error *err)
 {
-    const struct options *options = merge->options;
-    bool is_finished[OPTIONS_OPERANDS_MAX];
-    int64_t starts_ns[OPTIONS_OPERANDS_MAX];
-    struct error unfinished = {0};
     struct scan scan;
     assert(merge->collate != NULL);
-    for (merge->shard = 0; merge->shard < options->n_operands; merge->shard++) {
+    for (merge->shard = 0; merge->shard < merge->options->n_operands; merge->shard++) {
         const char *path = shard_path(merge, merge->shard);
-        struct error why = {0};
-        json_decref(merge->manifest);
-        merge->manifest = NULL;
-        merge->start_ns = 0;
-        if (!scan_file(&scan, path, frames_is_zstd(path), take_record, merge, err)) return false;
-        is_finished[merge->shard] = check_shard(path, &scan, &why);
-        if (why.code == ERROR_FORMAT) {
-            *err = why;
+        if (!scan_file(&scan, path, frames_is_zstd(path), take_record, merge, err) ||
+            !check_shard(path, &scan, err))
             return false;
-        }
-        if (unfinished.code == ERROR_NONE) unfinished = why;
-        starts_ns[merge->shard] = merge->start_ns;
         add_manifest(merge->sums, merge->manifest);
     }
-    if (unfinished.code == ERROR_NONE || has_rest(merge, is_finished, starts_ns)) return true;
-    *err = unfinished;
-    return false;
+    return true;
 }
 
 /* ---- between the passes ---- */
@@ -191,8 +143,10 @@ static bool scan_shards(struct merge *merge, struct error *err)
 static json_t *parse_timeless(struct bytes line)
 {
     json_t *root = json_loadb(line.data, line.n, JSON_ALLOW_NUL, NULL);
+    json_t *body = json_object_get(json_object_get(root, "response"), "body");
+    json_t *facts = body != NULL ? json_object_get(body, "dllm") : root;
     assert(line.data != NULL);
-    json_object_del(facts_of(root), "timing");
+    json_object_del(facts, "timing");
     return root;
 }
 
@@ -334,7 +288,7 @@ static bool merge_all(struct merge *merge, int *status, struct error *err)
     report_init(&merge->report, options, stderr, isatty(STDERR_FILENO) != 0, clock_now_ns());
     assert(merge->sums != NULL);
     int32_t missing, count;
-    if (shard_find_whole(options->operands, NULL, options->n_operands, &missing, &count) < 0)
+    if (!shard_are_all(options->operands, options->n_operands, &missing, &count))
         return error_set(err, ERROR_STOPPED, "shard %d of %d is not among the files", missing,
                          count);
     if (!choose_output(merge, err) ||

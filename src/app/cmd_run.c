@@ -308,7 +308,7 @@ static void tell_status(void *context)
 {
     struct run *run = context;
     assert(run->options != NULL);
-    run->report.n_safe = run->report.n_found + run->place.n_safe;
+    if (run->place.is_file) run->report.n_safe = run->report.n_found + run->place.n_safe;
     report_tick(&run->report, clock_now_ns(), true);
 }
 
@@ -472,7 +472,9 @@ static bool look_for_work(struct run *run, struct error *err)
     int64_t n_answered = 0, n_left = 0;
     off_t n_bytes;
     assert(!run->is_idle);
-    if (!run->resume.is_complete || !is_regular(run->input, &n_bytes)) return true;
+    bool wants_complaints = run->options->strict && run->resume.n_failed > 0;
+    if (!run->resume.is_complete || wants_complaints || !is_regular(run->input, &n_bytes))
+        return true;
     options.only_ids = true;
     options.config = NULL;
     options.shard = &run->shard;
@@ -480,7 +482,8 @@ static bool look_for_work(struct run *run, struct error *err)
     if (!prompts_open(&prompts, &options, err)) return false;
     while (n_left == 0 && (status = prompts_next(prompts, &prompt, err)) == PROMPTS_READ) {
         n_answered += prompt.verdict == LEDGER_ANSWERED;
-        n_left += prompt.verdict != LEDGER_ANSWERED && !prompt.is_foreign;
+        n_left += prompt.verdict == LEDGER_CHANGED || /* to be told, whoever's it is */
+                  (prompt.verdict != LEDGER_ANSWERED && !prompt.is_foreign);
     }
     prompts_close(prompts);
     ledger_forget_reads(&run->resume.ledger);

@@ -307,7 +307,7 @@ static void find_shards(struct verification *found)
     int32_t missing, count;
     assert(found->n_files > 0);
     if (found->options->against != NULL) return;
-    if (shard_find_whole(paths, NULL, found->n_files, &missing, &count) < 0)
+    if (!shard_are_all(paths, found->n_files, &missing, &count))
         find(found, FOUND_UNFINISHED, 1, "shard %d of %d is not among the files", missing, count);
 }
 

@@ -34,6 +34,7 @@ void report_init(struct report *report, const struct options *options, FILE *str
         .progress = is_always || (is_terminal && !is_dumb) ? PROGRESS_BAR : PROGRESS_LINES,
         .start_ns = now_ns,
         .shown_ns = now_ns,
+        .n_safe = -1,
     };
     if (report->is_json) report->progress = PROGRESS_LINES;
     if (report->is_quiet || strcmp(options->progress, "never") == 0)
@@ -190,7 +191,7 @@ static void format_status(const struct report *report, uint64_t now_ns, bool is_
     n += (size_t)snprintf(text + n, n_max - n, " lines");
     if (report->n_failed > 0)
         n += (size_t)snprintf(text + n, n_max - n, ", %lld failed", (long long)report->n_failed);
-    if (is_asked && report->n_safe > 0)
+    if (is_asked && report->n_safe >= 0)
         n += (size_t)snprintf(text + n, n_max - n, ", %lld safe", (long long)report->n_safe);
     n += (size_t)snprintf(text + n, n_max - n, ", %.1f tokens/s",
                           rate(report->n_effective_tokens, elapsed_ns));
@@ -233,29 +234,31 @@ static void draw_bar(struct report *report, const char *status)
     report->bar_is_shown = true;
 }
 
-static void print_progress_json(const struct report *report, uint64_t now_ns)
+static void print_progress_json(const struct report *report, uint64_t now_ns, bool is_asked)
 {
     uint64_t elapsed_ns = now_ns - report->start_ns;
     assert(report->is_json);
-    print_json(report,
-               json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f}", "level", "info", "event",
-                         "progress", "resumed", (json_int_t)report->n_found, "answered",
-                         (json_int_t)report->n_answered, "failed", (json_int_t)report->n_failed,
-                         "expected", (json_int_t)report->n_expected, "elapsed_ns",
-                         (json_int_t)elapsed_ns, "effective_tokens_per_s",
-                         rate(report->n_effective_tokens, elapsed_ns)));
+    json_t *root =
+        json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f}", "level", "info", "event", "progress",
+                  "resumed", (json_int_t)report->n_found, "answered",
+                  (json_int_t)report->n_answered, "failed", (json_int_t)report->n_failed,
+                  "expected", (json_int_t)report->n_expected, "elapsed_ns", (json_int_t)elapsed_ns,
+                  "effective_tokens_per_s", rate(report->n_effective_tokens, elapsed_ns));
+    if (is_asked && report->n_safe >= 0)
+        json_object_set_new(root, "safe", json_integer((json_int_t)report->n_safe));
+    print_json(report, root);
 }
 
 void report_tick(struct report *report, uint64_t now_ns, bool is_asked)
 {
-    assert(now_ns >= report->start_ns);
+    if (now_ns < report->start_ns) now_ns = report->start_ns; /* the watching thread was late */
     uint64_t period_ns = report->progress == PROGRESS_BAR ? BAR_NS : LINES_NS;
     bool is_due = report->progress != PROGRESS_NONE && now_ns - report->shown_ns >= period_ns;
     if (!is_due && !is_asked) return;
     if (!is_asked) report->shown_ns = now_ns;
     char status[STATUS_BYTES_MAX];
     format_status(report, now_ns, is_asked, status, sizeof status);
-    if (report->is_json) print_progress_json(report, now_ns);
+    if (report->is_json) print_progress_json(report, now_ns, is_asked);
     else if (report->progress == PROGRESS_BAR && !is_asked) draw_bar(report, status);
     else
         fprintf(report->stream, "%sdllm-batch: %s\n", report->bar_is_shown ? "\r\033[K" : "",

@@ -27,17 +27,18 @@ struct report {
     bool is_json;    /* one object a line; has no bar */
     bool has_colour; /* in the bar */
     enum progress_kind progress;
-    int64_t n_expected; /* lines of the input; 0: unknown */
-    uint64_t start_ns;  /* rates count from here */
-    uint64_t shown_ns;  /* when progress was last shown */
-    bool bar_is_shown;  /* the cursor stands behind it */
-    size_t slot_bytes;  /* of the KV cache: one position, all layers */
+    /* Atomic, here and below: a watching thread tells them. */
+    _Atomic int64_t n_expected; /* lines of the input; 0: unknown */
+    _Atomic uint64_t start_ns;  /* rates count from here */
+    uint64_t shown_ns;          /* when progress was last shown */
+    bool bar_is_shown;          /* the cursor stands behind it */
+    size_t slot_bytes;          /* of the KV cache: one position, all layers */
     /* Counts of the run. */
-    _Atomic int64_t n_answered, n_failed; /* atomic: a watching thread tells them */
-    int64_t n_found;                      /* lines that were answered before the run */
-    int64_t n_safe;                       /* lines that no crash can take; only when asked */
-    _Atomic int64_t n_effective_tokens;   /* generated, up to and including the stop token */
-    int64_t n_canvas_tokens;              /* all that were to be generated */
+    _Atomic int64_t n_answered, n_failed;
+    _Atomic int64_t n_found;            /* lines that were answered before the run */
+    int64_t n_safe;                     /* lines that no crash can take; below 0: nobody asked */
+    _Atomic int64_t n_effective_tokens; /* generated, up to and including the stop token */
+    int64_t n_canvas_tokens;            /* all that were to be generated */
     int64_t n_latencies, latencies[REPORT_BUCKETS]; /* end to end */
     /* With a profile: what the windows' plans expected, and what making them took. */
     uint64_t planned_ns, planning_ns;

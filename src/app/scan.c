@@ -19,6 +19,7 @@ struct walk {
     struct scan *scan;
     scan_visit *visit;
     void *context;
+    json_t *header; /* the last one; NULL: none yet */
     struct error *err;
 };
 
@@ -89,20 +90,34 @@ static void count_record(struct scan *scan, const struct scan_record *record)
         scan->has_manifest && json_is_integer(lines) ? json_integer_value(lines) : -1;
 }
 
+/* A run that was forced to go on has another model or other settings; the same header again is that
+ * of an output behind an output. */
+static bool is_same(const json_t *before, const json_t *header)
+{
+    assert(json_is_object(header));
+    return before != NULL &&
+           json_equal(json_object_get(before, "model"), json_object_get(header, "model")) &&
+           json_equal(json_object_get(before, "settings"), json_object_get(header, "settings"));
+}
+
 /* `record` has its line and place. */
 static enum verdict read_record(struct walk *walk, struct scan_record *record)
 {
     struct scan *scan = walk->scan;
     /* An id or a text may hold "\u0000". */
     json_t *root = json_loadb(record->line.data, record->line.n, JSON_ALLOW_NUL, NULL);
-    const json_t *header = json_object_get(root, "header");
+    json_t *header = json_object_get(root, "header");
     const json_t *manifest = json_object_get(root, "manifest");
     bool is_ours = true;
     assert(record->line.data != NULL);
     if (!scan->has_header || json_is_object(header)) {
         record->kind = SCAN_HEADER;
         record->value = header;
-        is_ours = json_is_object(header);
+        is_ours = json_is_object(header) && !is_same(walk->header, header);
+        if (is_ours) {
+            json_decref(walk->header);
+            walk->header = json_incref(header);
+        }
     } else if (json_is_object(manifest)) {
         record->kind = SCAN_MANIFEST;
         record->value = manifest;
@@ -200,6 +215,7 @@ bool scan_file(struct scan *scan, const char *path, bool is_zstd, scan_visit *vi
         return error_set(err, ERROR_NO_INPUT, "%s is no regular file, which an output is", path);
     if (!frames_open(&frames, path, is_zstd, err)) return false;
     bool is_ok = walk_groups(&walk, frames);
+    json_decref(walk.header);
     frames_close(frames);
     return is_ok;
 }

@@ -148,7 +148,7 @@ static const struct launcher {
      .base = 1,
      .none = "undefined",
      .ones = {"SGE_TASK_FIRST", "SGE_TASK_STEPSIZE"}},
-    {.index = "LSB_JOBINDEX", .base = 1, .none = "0"}, /* LSF */
+    {.index = "LSB_JOBINDEX", .base = 1, .none = "0", .ones = {"LSB_JOBINDEX_STEP"}}, /* LSF */
     {.index = "FLUX_TASK_RANK", .count = "FLUX_JOB_SIZE"},
     {.index = "OMPI_COMM_WORLD_RANK", .count = "OMPI_COMM_WORLD_SIZE"},
     {.index = "PMI_RANK", .count = "PMI_SIZE"},
@@ -178,6 +178,7 @@ static bool search_launcher(struct search *search, const struct launcher *launch
     if (!read_part(search, &index, launcher->base, &count, &part, err)) return false;
     for (int i = 0; i < 2 && launcher->ones[i] != NULL; i++) {
         struct variable one = {.name = launcher->ones[i]};
+        if (launcher->count == NULL && find(search, one.name) == NULL) continue;
         if (!read_variable(search, &one, err)) return false;
         if (one.value != 1)
             return error_set(err, ERROR_USAGE, "%s is %d, only 1 tells the shards; use --shard i/n",
@@ -292,35 +293,35 @@ bool shard_read_name(const char *path, int32_t *index, int32_t *count)
     return false;
 }
 
-static bool has_shard(const char *const *paths, const bool *is_finished, int32_t n_paths,
-                      int32_t index, int32_t count)
+static bool has_shard(const char *const *paths, int32_t n_paths, int32_t index, int32_t count)
 {
     int32_t found = -1, of = -1, i = 0;
     assert(index < count);
-    while (i < n_paths && !(shard_read_name(paths[i], &found, &of) && found == index &&
-                            of == count && (is_finished == NULL || is_finished[i])))
+    while (i < n_paths &&
+           !(shard_read_name(paths[i], &found, &of) && found == index && of == count))
         i++;
     return i < n_paths;
 }
 
-int32_t shard_find_whole(const char *const *paths, const bool *is_finished, int32_t n_paths,
-                         int32_t *missing, int32_t *count)
+bool shard_are_all(const char *const *paths, int32_t n_paths, int32_t *missing, int32_t *count)
 {
-    int32_t looked_at = -1, index, n;
-    *missing = *count = -1;
+    int32_t first_missing = -1, first_count = -1, looked_at = -1;
     assert(n_paths >= 0);
     for (int32_t i = 0; i < n_paths; i++) {
-        int32_t wanted = 0;
+        int32_t index, n, wanted = 0;
         if (!shard_read_name(paths[i], &index, &n) || n == looked_at) continue;
-        while (wanted < n && has_shard(paths, is_finished, n_paths, wanted, n))
+        while (wanted < n && has_shard(paths, n_paths, wanted, n))
             wanted++;
-        if (wanted == n) return n;
+        if (wanted == n) return true;
         looked_at = n;
-        if (*count >= 0) continue;
-        *missing = wanted;
-        *count = n;
+        if (first_count >= 0) continue;
+        first_missing = wanted;
+        first_count = n;
     }
-    return *count < 0 ? 0 : -1;
+    if (first_count < 0) return true;
+    *missing = first_missing;
+    *count = first_count;
+    return false;
 }
 
 /* ---- which lines ---- */

@@ -54,11 +54,9 @@ bool shard_name(const struct shard *shard, const char *path, char *name, size_t 
  * that of no shard. */
 bool shard_read_name(const char *path, int32_t *index, int32_t *count);
 
-/* A number of shards all of which are among the files, and finished (NULL: all are), so that they
- * hold the whole with the others, if such there are, of runs with another number. 0: no file has a
- * number. -1: no number is whole; of the first of them, *count, shard *missing lacks. */
-int32_t shard_find_whole(const char *const *paths, const bool *is_finished, int32_t n_paths,
-                         int32_t *missing, int32_t *count);
+/* Whether files that have numbers of shards in their names are all of one output's, whatever other
+ * files are among them. False: *missing of *count is none of them. */
+bool shard_are_all(const char *const *paths, int32_t n_paths, int32_t *missing, int32_t *count);
 
 /* ---- which lines ---- */
 

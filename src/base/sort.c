@@ -2,6 +2,8 @@
 #include "base/sort.h"
 
 #include <assert.h>
+#include <stdalign.h>
+#include <stddef.h>
 #include <string.h>
 
 /* Puts `item` below `root` of a heap of `n` where it belongs, from the root down. */
@@ -23,7 +25,8 @@ static void sink(char *items, size_t n, size_t root, const char *item, size_t it
 
 void sort_in_place(void *items, size_t n, size_t item_bytes, sort_compare *compare)
 {
-    char item[SORT_ITEM_BYTES_MAX], *all = items;
+    alignas(max_align_t) char item[SORT_ITEM_BYTES_MAX];
+    char *all = items;
     assert(item_bytes > 0 && item_bytes <= sizeof item);
     for (size_t i = n / 2; i-- > 0;) {
         memcpy(item, all + i * item_bytes, item_bytes);

@@ -70,6 +70,23 @@ static void write_groups(const char *first, const char *second, const char *thir
     fclose(file);
 }
 
+#define HEADER_OF(steps) "{\"header\":{\"model\":{},\"settings\":{\"steps\":\"" steps "\"}}}\n"
+
+Test(scan, a_later_header_is_that_of_a_forced_run_if_it_is_another)
+{
+    write_groups(HEADER_OF("4"), FIRST HEADER_OF("5"), SECOND, false);
+    cr_assert(read_back(false), "%s", err.message);
+    cr_assert_eq(n_records, 4);
+    cr_assert_eq(records[2].kind, SCAN_HEADER);
+    cr_assert_eq(scan.torn_bytes, 0);
+    /* An output behind an output. */
+    write_groups(HEADER_OF("4"), FIRST MANIFEST, HEADER_OF("4") SECOND, false);
+    cr_assert(read_back(false), "%s", err.message);
+    cr_assert_eq(n_records, 3);
+    cr_assert_gt(scan.torn_bytes, 0);
+    cr_assert_not(scan.has_manifest);
+}
+
 Test(scan, records_come_with_their_places_and_keys)
 {
     for (int is_zstd = 0; is_zstd < 2; is_zstd++) {

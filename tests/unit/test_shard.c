@@ -184,6 +184,9 @@ Test(shard, arrays_that_count_from_one_are_understood_and_jobs_without_one_have_
     AUTO("0/1", "LSB_JOBINDEX=0");
     AUTO("LSB_JOBINDEX is set, but nothing says of how many", "LSB_JOBINDEX=1");
     AUTO("0/8", "LSB_JOBINDEX=1", "DLLM_SHARDS=8");
+    AUTO("2/8", "LSB_JOBINDEX=3", "LSB_JOBINDEX_STEP=1", "DLLM_SHARDS=8");
+    AUTO("LSB_JOBINDEX_STEP is 2, only 1 tells the shards", "LSB_JOBINDEX=3", "LSB_JOBINDEX_STEP=2",
+         "DLLM_SHARDS=8");
     AUTO("LSB_JOBINDEX is 9, must be from 1 to 8", "LSB_JOBINDEX=9", "DLLM_SHARDS=8");
 }
 
@@ -398,16 +401,14 @@ Test(shard, a_missing_file_of_an_output_is_told_by_the_names_of_the_others)
     const char *const bare[] = {"x.00001-of-00002", "x.00000-of-00002"};
     const char *const grown[] = {"x.00003-of-00004.jsonl", "x.00000-of-00002.jsonl",
                                  "x.00001-of-00002.jsonl"};
-    int32_t missing, count;
-    cr_assert_eq(shard_find_whole(paths, NULL, 4, &missing, &count), 3);
-    cr_assert_eq(shard_find_whole(paths + 3, NULL, 1, &missing, &count), 0, "no numbers");
-    cr_assert_eq(shard_find_whole(bare, NULL, 2, &missing, &count), 2);
-    cr_assert_eq(shard_find_whole(grown, NULL, 3, &missing, &count), 2, "all of another number");
-    cr_assert_eq(shard_find_whole(paths, NULL, 2, &missing, &count), -1);
+    int32_t missing = -1, count = -1;
+    cr_assert(shard_are_all(paths, 4, &missing, &count));
+    cr_assert(shard_are_all(paths + 3, 1, &missing, &count), "names without numbers");
+    cr_assert(shard_are_all(bare, 2, &missing, &count));
+    cr_assert(shard_are_all(grown, 3, &missing, &count), "all of a later number");
+    cr_assert_eq(missing, -1);
+    cr_assert_not(shard_are_all(paths, 2, &missing, &count));
     cr_assert(missing == 1 && count == 3);
-    cr_assert_eq(shard_find_whole(bare, NULL, 1, &missing, &count), -1);
+    cr_assert_not(shard_are_all(bare, 1, &missing, &count));
     cr_assert(missing == 0 && count == 2);
-    const bool old_is_torn[] = {false, true, true}, new_is_torn[] = {true, false, true};
-    cr_assert_eq(shard_find_whole(grown, old_is_torn, 3, &missing, &count), 2);
-    cr_assert_eq(shard_find_whole(grown, new_is_torn, 3, &missing, &count), -1);
 }
