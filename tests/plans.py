@@ -392,6 +392,21 @@ def check_comparison(executable, folder):
     assert found["mean"]["latency_mean_s"] <= found["makespan"]["latency_mean_s"] * 1.000001
 
 
+def check_hostile(executable, data, folder):
+    """A profile that no machine has ends in a message, not in numbers that overflow."""
+    base = json.loads((data / "profiles" / "h200.json").read_text(encoding="utf-8"))
+    path = folder / "hostile.json"
+    slow = {"rates": [{"rows": 1, "flops_per_s": 1}], "bytes_per_s": 1, "attention_flops_per_s": 1}
+    wide = {"rates": [{"rows": n, "flops_per_s": 1e12} for n in (2**24, 2**24 + 1)]}
+    for changes, words in ((slow, "more than 73 years"), (wide, "rates[1].rows")):
+        fields = {key: {"value": value, "source": "made up"} for key, value in changes.items()}
+        path.write_text(json.dumps(base | fields), encoding="utf-8")
+        done = subprocess.run([executable, "plan", "-m", "llada-8b", "--profile", path,
+                               data.parent / "traces" / "burst.jsonl"],
+                              capture_output=True, text=True, check=False)
+        assert done.returncode == 65 and words in done.stderr, done
+
+
 def main():
     executable, data = os.path.abspath(sys.argv[1]), pathlib.Path(sys.argv[2]).resolve()
     cases = [
@@ -406,7 +421,7 @@ def main():
         (150, 4096, 20000, "dual", "planned", "tail", "l40s"),
         (300, 16384, 100000, "sparse", "planned", "mean", "h200"),
     ]
-    print(f"1..{len(cases) + 6}")
+    print(f"1..{len(cases) + 7}")
     n_failed = 0
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -414,6 +429,7 @@ def main():
                   for case in cases]
         checks.append(("profile", check_profile, (executable, data, folder)))
         checks.append(("times", check_times, (executable, data, folder)))
+        checks.append(("hostile", check_hostile, (executable, data, folder)))
         for check in (check_report, check_page, check_lines, check_comparison):
             checks.append((check.__name__.removeprefix("check_"), check, (executable, folder)))
         for i, (title, check, arguments) in enumerate(checks, 1):

@@ -101,7 +101,7 @@ uint64_t cost_iteration_ns(const struct cost_model *model, const struct iteratio
     if (load->n_rows == 0) return 0;
     double s = linear_s(model, (double)load->n_rows) + attention_s(model, load) +
                head_s(model, (double)load->n_picks);
-    return (uint64_t)(model->profile.base_ns + 1e9 * s + 0.5);
+    return (uint64_t)fmin(model->profile.base_ns + 1e9 * s + 0.5, COST_NS_MAX);
 }
 
 int32_t cost_rows_reaching(const struct cost_model *model, double share)
@@ -122,8 +122,9 @@ int32_t cost_knee_rows(const struct cost_model *model)
     struct cost_rate last = model->profile.rates[model->profile.n_rates - 1];
     double read_s = model->linear_bytes / model->profile.bytes_per_s;
     double at_last_rate = read_s * last.flops_per_s / model->linear_flops_per_row;
-    int32_t n_rows = last.n_rows > at_last_rate ? last.n_rows : (int32_t)at_last_rate + 2;
     assert(read_s > 0);
+    if (at_last_rate >= COST_KNEE_ROWS_MAX) return COST_KNEE_ROWS_MAX;
+    int32_t n_rows = last.n_rows > at_last_rate ? last.n_rows : (int32_t)at_last_rate + 2;
     while (n_rows > 1 && linear_s(model, n_rows - 1) > read_s)
         n_rows--;
     return n_rows;

@@ -69,10 +69,15 @@ void cost_add_step(struct iteration_load *load, const struct phases *phases,
  * profile does not matter. */
 double cost_flops(const struct cost_model *model, const struct iteration_load *load);
 
-/* Nanoseconds of an iteration; 0 for an empty one. */
+#define COST_NS_MAX 0x1p60 /* 36 years: what a profile that means no machine comes to */
+
+/* Nanoseconds of an iteration, at most COST_NS_MAX; 0 for an empty one. */
 uint64_t cost_iteration_ns(const struct cost_model *model, const struct iteration_load *load);
 
-/* Rows from which on the linear work of an iteration takes longer than reading the weights. */
+#define COST_KNEE_ROWS_MAX (1 << 30)
+
+/* Rows from which on the linear work of an iteration takes longer than reading the weights, at most
+ * COST_KNEE_ROWS_MAX: a profile may say that memory is as slow as nothing is. */
 int32_t cost_knee_rows(const struct cost_model *model);
 
 /* Least rows of an iteration that get through at least this share of the rows per second that the

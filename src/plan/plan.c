@@ -205,7 +205,8 @@ static void add_requests(struct simulation *simulation)
     }
 }
 
-static void simulate(struct simulation *simulation)
+/* False: the clock does not go that far. */
+static bool simulate(struct simulation *simulation, struct error *err)
 {
     const struct plan_input *input = simulation->input;
     for (;;) {
@@ -216,7 +217,8 @@ static void simulate(struct simulation *simulation)
             planner_next(simulation->planner, simulation->now_ns, &iteration, &next_ns);
         if (status == PLANNER_ITERATION) {
             simulate_iteration(simulation, &iteration);
-            continue;
+            if ((double)simulation->now_ns <= 2 * COST_NS_MAX) continue;
+            return error_set(err, ERROR_FORMAT, "by the profile this takes more than 73 years");
         }
         if (status == PLANNER_DONE && simulation->n_added == input->n_requests) break;
         if (status == PLANNER_DONE) next_ns = arrival_of(input, simulation->n_added);
@@ -225,6 +227,7 @@ static void simulate(struct simulation *simulation)
     }
     simulation->plan->makespan_ns = simulation->now_ns;
     simulation->plan->n_surprises = planner_surprises(simulation->planner);
+    return true;
 }
 
 bool plan_make(struct plan *plan, const struct plan_input *input, struct error *err)
@@ -232,7 +235,7 @@ bool plan_make(struct plan *plan, const struct plan_input *input, struct error *
     assert(input->cost);
     struct simulation simulation = {0};
     bool ok = plan_open(plan, input, err) && open_simulation(&simulation, plan, input, err);
-    if (ok) simulate(&simulation);
+    ok = ok && simulate(&simulation, err);
     arena_destroy(&simulation.arena);
     if (!ok) plan_clear(plan);
     return ok;

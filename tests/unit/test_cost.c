@@ -53,6 +53,9 @@ Test(cost, few_rows_cost_the_weights)
     cr_assert(knee > 10 && knee < 40, "%d", knee);
     load.n_rows = knee;
     cr_assert_gt(cost_iteration_ns(&model, &load), 100 + 2880);
+    model.profile.bytes_per_s = 1e-12;
+    cr_assert_eq(cost_knee_rows(&model), COST_KNEE_ROWS_MAX);
+    cr_assert_eq(cost_iteration_ns(&model, &load), (uint64_t)COST_NS_MAX);
 }
 
 Test(cost, the_knee_is_behind_the_last_edge_of_a_tile)
