@@ -42,14 +42,20 @@ void stream_close(struct stream *stream)
     free(stream);
 }
 
-int stream_open_fd(const char *path)
+static int open_fd(const char *path, int flags)
 {
     int fd;
     assert(path != NULL);
     do {
-        fd = open(path, O_RDONLY | O_CLOEXEC);
+        fd = open(path, O_RDONLY | O_CLOEXEC | flags);
     } while (fd < 0 && errno == EINTR);
     return fd;
+}
+
+int stream_open_fd(const char *path)
+{
+    assert(path != NULL);
+    return open_fd(path, O_NONBLOCK);
 }
 
 ssize_t stream_read_at(int fd, void *target, size_t n, int64_t begin)
@@ -70,7 +76,7 @@ static bool stream_open_file(struct stream *stream, const char *path)
 {
     assert(stream->fd < 0);
     struct stat status;
-    stream->fd = stream_open_fd(path);
+    stream->fd = open_fd(path, 0); /* a pipe's writer is waited for */
     if (stream->fd < 0 || fstat(stream->fd, &status) != 0) return false;
     errno = EISDIR;
     return !S_ISDIR(status.st_mode);

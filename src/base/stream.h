@@ -33,7 +33,8 @@ bool stream_read(struct stream *stream, char *target, size_t n_bytes_max, size_t
  * that stops inside a block may still keep stream_read waiting. */
 bool stream_wait(struct stream *stream, int hurry_fd);
 
-/* Opens for reading, past interruptions; -1: errno says why not. */
+/* Opens a file for reading, past interruptions, and waits for no pipe's writer; -1: errno says why
+ * not. */
 int stream_open_fd(const char *path);
 /* At most `n` bytes from byte `begin` on, fewer at the file's end only; -1: errno says why. */
 ssize_t stream_read_at(int fd, void *target, size_t n, int64_t begin);

@@ -3,11 +3,13 @@
 #include "model/config.h"
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/stream.h"
@@ -302,6 +304,24 @@ static void config_read_main(struct reader *reader, struct model_config *config)
     read_ids(reader, config);
 }
 
+/* Reading a pipe or a device in the folder of somebody else might never end. */
+static bool check_files(const char *model_dir, struct error *err)
+{
+    struct dirent *entry;
+    DIR *folder = opendir(model_dir);
+    bool is_ok = true;
+    assert(model_dir != NULL);
+    while (is_ok && folder != NULL && (entry = readdir(folder)) != NULL) {
+        struct stat status;
+        if (fstatat(dirfd(folder), entry->d_name, &status, 0) != 0) continue;
+        is_ok =
+            S_ISREG(status.st_mode) || S_ISDIR(status.st_mode) ||
+            error_set(err, ERROR_NO_INPUT, "%s/%s is no regular file", model_dir, entry->d_name);
+    }
+    if (folder != NULL) closedir(folder);
+    return is_ok;
+}
+
 bool config_read(struct model_config *config, const char *model_dir, struct arena *arena,
                  struct error *err)
 {
@@ -312,6 +332,7 @@ bool config_read(struct model_config *config, const char *model_dir, struct aren
     json_t *root = NULL;
     if (snprintf(path, sizeof path, "%s/config.json", model_dir) >= (int)sizeof path)
         return error_set(err, ERROR_NO_INPUT, "the model folder's name is too long");
+    if (!check_files(model_dir, err)) return false;
     if (!read_object(path, false, arena, &root, err)) return false;
     struct reader reader = {.path = path, .root = root, .err = err};
     config_read_main(&reader, &found);
