@@ -305,7 +305,7 @@ static void config_read_main(struct reader *reader, struct model_config *config)
 }
 
 /* Reading a pipe or a device in the folder of somebody else might never end. */
-static bool check_files(const char *model_dir, struct error *err)
+bool config_check_files(const char *model_dir, struct error *err)
 {
     struct dirent *entry;
     DIR *folder = opendir(model_dir);
@@ -332,7 +332,7 @@ bool config_read(struct model_config *config, const char *model_dir, struct aren
     json_t *root = NULL;
     if (snprintf(path, sizeof path, "%s/config.json", model_dir) >= (int)sizeof path)
         return error_set(err, ERROR_NO_INPUT, "the model folder's name is too long");
-    if (!check_files(model_dir, err)) return false;
+    if (!config_check_files(model_dir, err)) return false;
     if (!read_object(path, false, arena, &root, err)) return false;
     struct reader reader = {.path = path, .root = root, .err = err};
     config_read_main(&reader, &found);
