@@ -107,10 +107,6 @@ static void inspect_weights(struct inspection *inspection)
 static void inspect_tokenizer(struct inspection *inspection)
 {
     struct error err = {0};
-    if (!config_check_files(inspection->model_dir, &err)) {
-        print_fact("tokenizer", "not checked");
-        return;
-    }
     if (!tokenizer_open(&inspection->tokenizer, inspection->model_dir, &err)) {
         inspection->tokenizer = NULL;
         if (err.code != ERROR_NO_INPUT) report(inspection, err.message);

@@ -323,3 +323,16 @@ bool stream_read_file(const char *path, size_t bytes_max, struct arena *arena,
     stream_close(stream);
     return is_ok;
 }
+
+bool stream_read_regular(const char *path, size_t bytes_max, struct arena *arena,
+                         struct bytes *content, struct error *err)
+{
+    struct stat status;
+    assert(path != NULL);
+    /* A directory, or what is not there, is told by the reading. */
+    bool is_endless =
+        stat(path, &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode);
+    if (is_endless)
+        return error_set(err, ERROR_NO_INPUT, "cannot read %s: it is no regular file", path);
+    return stream_read_file(path, bytes_max, arena, content, err);
+}

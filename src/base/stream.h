@@ -43,6 +43,11 @@ ssize_t stream_read_at(int fd, void *target, size_t n, int64_t begin);
 bool stream_read_file(const char *path, size_t bytes_max, struct arena *arena,
                       struct bytes *content, struct error *err);
 
+/* The same of a folder that came from elsewhere: a pipe or a device, whose reading might never end,
+ * is refused (ERROR_NO_INPUT). */
+bool stream_read_regular(const char *path, size_t bytes_max, struct arena *arena,
+                         struct bytes *content, struct error *err);
+
 /* ---- lines (line_reader.c) ---- */
 
 struct line_reader;

@@ -3,13 +3,11 @@
 #include "model/config.h"
 
 #include <assert.h>
-#include <dirent.h>
 #include <errno.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/stream.h"
@@ -279,7 +277,7 @@ static bool read_object(const char *path, bool optional, struct arena *arena, js
     struct bytes text;
     struct error first = {0};
     size_t mark = arena->used_bytes;
-    if (!stream_read_file(path, CONFIG_BYTES_MAX, arena, &text, &first)) {
+    if (!stream_read_regular(path, CONFIG_BYTES_MAX, arena, &text, &first)) {
         *root = NULL;
         if (optional && access(path, F_OK) != 0 && errno == ENOENT) return true;
         if (err) *err = first;
@@ -304,24 +302,6 @@ static void config_read_main(struct reader *reader, struct model_config *config)
     read_ids(reader, config);
 }
 
-/* Reading a pipe or a device in the folder of somebody else might never end. */
-bool config_check_files(const char *model_dir, struct error *err)
-{
-    struct dirent *entry;
-    DIR *folder = opendir(model_dir);
-    bool is_ok = true;
-    assert(model_dir != NULL);
-    while (is_ok && folder != NULL && (entry = readdir(folder)) != NULL) {
-        struct stat status;
-        if (fstatat(dirfd(folder), entry->d_name, &status, 0) != 0) continue;
-        is_ok =
-            S_ISREG(status.st_mode) || S_ISDIR(status.st_mode) ||
-            error_set(err, ERROR_NO_INPUT, "%s/%s is no regular file", model_dir, entry->d_name);
-    }
-    if (folder != NULL) closedir(folder);
-    return is_ok;
-}
-
 bool config_read(struct model_config *config, const char *model_dir, struct arena *arena,
                  struct error *err)
 {
@@ -332,7 +312,6 @@ bool config_read(struct model_config *config, const char *model_dir, struct aren
     json_t *root = NULL;
     if (snprintf(path, sizeof path, "%s/config.json", model_dir) >= (int)sizeof path)
         return error_set(err, ERROR_NO_INPUT, "the model folder's name is too long");
-    if (!config_check_files(model_dir, err)) return false;
     if (!read_object(path, false, arena, &root, err)) return false;
     struct reader reader = {.path = path, .root = root, .err = err};
     config_read_main(&reader, &found);

@@ -56,8 +56,4 @@ int64_t config_n_parameters(const struct model_config *config);
 /* Adds `id` to the stop ids unless it is negative, known, or there is no room. */
 void config_add_stop_id(struct model_config *config, int32_t id);
 
-/* False (ERROR_NO_INPUT): a file in the folder is a pipe or a device, whose reading might never
- * end. config_read asks it, too. */
-bool config_check_files(const char *model_dir, struct error *err);
-
 #endif

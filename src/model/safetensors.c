@@ -177,7 +177,7 @@ static int32_t read_index(const char *path, const char **names, struct arena *ar
 {
     struct bytes text;
     json_error_t where;
-    if (!stream_read_file(path, INDEX_BYTES_MAX, arena, &text, err)) return -1;
+    if (!stream_read_regular(path, INDEX_BYTES_MAX, arena, &text, err)) return -1;
     json_t *root = json_loadb(text.data, text.n, JSON_REJECT_DUPLICATES, &where);
     json_t *map = json_object_get(root, "weight_map"), *value;
     const char *key;

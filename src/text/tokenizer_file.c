@@ -65,7 +65,8 @@ static bool read_text(const char *dir, const char *name, struct arena *arena, st
                       struct error *err)
 {
     assert(arena->base != NULL);
-    if (stream_read_file(path_in(dir, name).text, FILE_BYTES_MAX, arena, content, err)) return true;
+    if (stream_read_regular(path_in(dir, name).text, FILE_BYTES_MAX, arena, content, err))
+        return true;
     if (err != NULL && err->code == ERROR_NO_INPUT) err->code = ERROR_IO;
     return false;
 }
