@@ -452,20 +452,21 @@ static bool open_model(struct run *run, struct error *err)
     return true;
 }
 
-static bool open_prompts(struct run *run, struct error *err)
+/* Our own lines, without those that are answered. */
+static struct prompts_options own_prompts_of(struct run *run)
 {
     struct prompts_options options = prompts_of(run);
     assert(run->prompts == NULL);
     options.shard = &run->shard;
     options.ledger = &run->resume.ledger;
-    return prompts_open(&run->prompts, &options, err);
+    return options;
 }
 
 /* Whether an output that says to be complete has the answers to all our lines: a task that is
  * started again for the sake of others need not load a model to see it. */
 static bool look_for_work(struct run *run, struct error *err)
 {
-    struct prompts_options options = prompts_of(run);
+    struct prompts_options options = own_prompts_of(run);
     struct prompts *prompts;
     struct prompt prompt;
     enum prompts_status status = PROMPTS_READ;
@@ -477,8 +478,6 @@ static bool look_for_work(struct run *run, struct error *err)
         return true;
     options.only_ids = true;
     options.config = NULL;
-    options.shard = &run->shard;
-    options.ledger = &run->resume.ledger;
     if (!prompts_open(&prompts, &options, err)) return false;
     while (n_left == 0 && (status = prompts_next(prompts, &prompt, err)) == PROMPTS_READ) {
         n_answered += prompt.verdict == LEDGER_ANSWERED;
@@ -651,7 +650,8 @@ static bool run_open(struct run *run, struct error *err)
     if (!claim_output(run, err) || !share_lines(run, err) || !find_answers(run, err)) return false;
     if (!look_for_work(run, err)) return false;
     if (run->is_idle) return true;
-    if (!open_prompts(run, err)) return false;
+    const struct prompts_options own = own_prompts_of(run);
+    if (!prompts_open(&run->prompts, &own, err)) return false;
     if (strcmp(run->input, "-") == 0 && isatty(STDIN_FILENO))
         report_note(&run->report, "reading prompts from the terminal, one JSON object a line; "
                                   "Ctrl-D ends them");

@@ -54,10 +54,9 @@ struct verification {
     const struct options *options;
     const char *path; /* of the file that is read */
     struct ledger ledger;
-    json_t *header;  /* of the first file; NULL: none yet */
-    json_t *files;   /* what is told of each */
-    json_t *file;    /* the one that is read; borrowed */
-    int32_t n_files; /* that were read */
+    json_t *header; /* of the first file; NULL: none yet */
+    json_t *files;  /* what is told of each */
+    json_t *file;   /* the one that is read; borrowed */
     int64_t n_answered, n_failed;
     int64_t n_found[FINDINGS];
     char named[FINDINGS][NAMED_MAX][NAME_BYTES]; /* the first of each kind */
@@ -163,9 +162,9 @@ static bool read_files(struct verification *found, struct error *err)
 {
     const struct options *options = found->options;
     assert(options->n_operands > 0);
-    for (; found->n_files < options->n_operands; found->n_files++) {
+    for (int32_t i = 0; i < options->n_operands; i++) {
         struct scan scan;
-        found->path = options->operands[found->n_files];
+        found->path = options->operands[i];
         found->file = json_pack("{s:s}", "path", found->path);
         if (found->file == NULL) found->file = json_object(); /* a path that is not UTF-8 */
         if (json_array_append_new(found->files, found->file) != 0)
@@ -207,11 +206,12 @@ static bool take_foreign(void *context, const struct scan_record *record, struct
 /* Answers to no line of the input: the files are read once more. */
 static bool name_foreign(struct verification *found, struct error *err)
 {
+    const struct options *options = found->options;
     struct scan scan;
     bool is_ok = true;
-    assert(found->n_files == found->options->n_operands);
-    for (int32_t i = 0; is_ok && i < found->n_files; i++) {
-        found->path = found->options->operands[i];
+    assert(options->against != NULL);
+    for (int32_t i = 0; is_ok && i < options->n_operands; i++) {
+        found->path = options->operands[i];
         is_ok =
             scan_file(&scan, found->path, frames_is_zstd(found->path), take_foreign, found, err);
     }
@@ -303,11 +303,11 @@ static void print_text(const struct verification *found, const char *verdict)
 /* Without the input only names tell that a shard's file is missing. */
 static void find_shards(struct verification *found)
 {
-    const char *const *paths = found->options->operands;
+    const struct options *options = found->options;
     int32_t missing, count;
-    assert(found->n_files > 0);
-    if (found->options->against != NULL) return;
-    if (!shard_are_all(paths, found->n_files, &missing, &count))
+    assert(options->n_operands > 0);
+    if (options->against == NULL &&
+        !shard_are_all(options->operands, options->n_operands, &missing, &count))
         find(found, FOUND_UNFINISHED, 1, "shard %d of %d is not among the files", missing, count);
 }
 

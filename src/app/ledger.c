@@ -62,17 +62,17 @@ static bool grow(struct ledger_table *table, struct error *err)
     return true;
 }
 
-static const struct ledger_table *table_of(const struct ledger *ledger, uint64_t key)
+static size_t table_of(uint64_t key)
 {
     static_assert(LEDGER_TABLES == 1 << 4, "find_slot takes the other bits");
-    return &ledger->tables[key * MIXER >> 60];
+    assert(key != 0);
+    return (size_t)(key * MIXER >> 60);
 }
 
 /* The tag of the id, which becomes known. */
 static uint32_t *tag_of(struct ledger *ledger, uint64_t key, struct error *err)
 {
-    struct ledger_table *table = &ledger->tables[table_of(ledger, key) - ledger->tables];
-    assert(key != 0);
+    struct ledger_table *table = &ledger->tables[table_of(key)];
     if (5 * (table->n_used + 1) > 4 * table->n_slots && !grow(table, err)) return NULL;
     size_t at = find_slot(table, key);
     table->n_used += table->ids[at] == 0;
@@ -110,8 +110,7 @@ bool ledger_answer(struct ledger *ledger, uint64_t key, uint64_t line_hash, bool
 
 bool ledger_was_read(const struct ledger *ledger, uint64_t key)
 {
-    const struct ledger_table *table = table_of(ledger, key);
-    assert(key != 0);
+    const struct ledger_table *table = &ledger->tables[table_of(key)];
     return table->n_used > 0 && (table->tags[find_slot(table, key)] & WAS_READ) != 0;
 }
 
