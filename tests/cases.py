@@ -1,10 +1,21 @@
 """Runs the cases of a test in Python: functions whose first line of documentation is the sentence
 that they prove. Prints TAP."""
 
+import os
 import pathlib
 import subprocess
 import sys
 import tempfile
+
+
+# What a launcher of these tests may have set, and the program would take for its shard.
+LAUNCHERS = ("DLLM_", "SLURM_", "JOB_COMPLETION", "AWS_BATCH", "BATCH_TASK", "SGE_TASK", "LSB_",
+             "FLUX_", "OMPI_", "PMI_", "MV2_", "PARALLEL_SEQ", "RANK", "WORLD_SIZE")
+
+
+def outside_of_jobs():
+    """The environment without what launchers set."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHERS)}
 
 
 def run_cases(cases, program, *more):

@@ -21,6 +21,8 @@ import subprocess
 import sys
 import tempfile
 
+from cases import outside_of_jobs
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COMMAND_SECONDS_MAX = 120
 SHIPPED_MODEL = "tiny-llada"
@@ -150,7 +152,7 @@ class Sandbox:
         for name in MODELS_ELSEWHERE:
             (self.folder / "models" / name).symlink_to(ROOT / "data" / "models" / SHIPPED_MODEL)
         self.environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("DLLM_", "SLURM_"))},
+            **outside_of_jobs(),
             "PATH": f"{self.folder / 'build'}:{os.environ['PATH']}",
             "HOME": str(self.folder),
             "LC_ALL": "C.UTF-8",

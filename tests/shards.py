@@ -15,20 +15,17 @@ import subprocess
 import sys
 import time
 
-from cases import run_cases
+from cases import outside_of_jobs, run_cases
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MODEL = ROOT / "data" / "models" / "tiny-llada"
 SECONDS_MAX = 60
-# What launchers of the machine that runs this test may have set.
-FOREIGN = ("DLLM_", "SLURM_", "JOB_COMPLETION", "AWS_BATCH", "BATCH_TASK", "SGE_TASK", "LSB_",
-           "FLUX_", "OMPI_", "PMI_", "MV2_", "PARALLEL_SEQ", "RANK", "WORLD_SIZE")
 ARRAY = {"MIN": 4, "MAX": 10, "STEP": 2, "COUNT": 4}
 
 
 def run(program, folder, *words, status=0, env=None, text=None):
     """Standard output and standard error of `run`."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
+    environment = outside_of_jobs()
     done = subprocess.run(
         [str(w) for w in (program, "run", "-m", MODEL, *words)], cwd=folder, input=text,
         env=environment | (env or {}), capture_output=True, timeout=SECONDS_MAX, check=False,
@@ -101,7 +98,7 @@ def shards_make_the_whole(program, folder):
             for i in range(count):
                 words = ["-q", "--token-ids", "--shard", f"{i}/{count}", "--shard-by", by,
                          "--no-compress", "-f", "p.jsonl"]
-                environment = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
+                environment = outside_of_jobs()
                 done = subprocess.run([program, "run", "-m", MODEL, *words], cwd=folder,
                                       env=environment, check=False)
                 name = f"p.out.{i:05}-of-{count:05}.jsonl" if count > 1 else "p.out.jsonl"
@@ -282,7 +279,7 @@ def the_number_of_shards_may_change(program, folder):
 
 def a_pipe_is_shared_out_by_ids(program, folder):
     """--shard-by hash: a stream is answered as it comes, be the next line another shard's"""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
+    environment = outside_of_jobs()
     command = [program, "run", "-q", "-m", MODEL, "--shard", "1/2", "--shard-by", "hash",
                "--no-compress", "--gen-length", "8"]
     ours = [i for i in range(20) if fnv("i", str(i)) % 2 == 1]

@@ -26,13 +26,12 @@ import tempfile
 
 import fixtures
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+from cases import outside_of_jobs  # noqa: E402 (found through the line above)
+
 CASES = pathlib.Path(__file__).resolve().parent
 ROOT = CASES.parents[1]
 CASE_SECONDS_MAX = 120
-# What a launcher of these tests may have set, and the program would take for its shard.
-LAUNCHERS = ("DLLM_", "SLURM_", "JOB_COMPLETION", "AWS_BATCH", "BATCH_TASK", "SGE_TASK",
-             "LSB_", "FLUX_", "OMPI_", "PMI_", "MV2_",
-             "PARALLEL_SEQ", "RANK", "WORLD_SIZE")
 PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}")
 
 
@@ -76,8 +75,7 @@ class Case:
             command = [executable, *self.text(".args").splitlines()]
         else:
             command = ["bash", str(self.path(".sh"))]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHERS)}
-        environment |= {
+        environment = outside_of_jobs() | {
             "PATH": f"{scratch / 'bin'}:{os.environ['PATH']}",
             "HOME": str(scratch),
             "LC_ALL": "C.UTF-8",
