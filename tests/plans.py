@@ -406,6 +406,15 @@ def check_hostile(executable, data, folder):
                                data.parent / "traces" / "burst.jsonl"],
                               capture_output=True, text=True, check=False)
         assert done.returncode == 65 and words in done.stderr, done
+    slots = []
+    for kv_bytes in (2, 1.5, 0.75, 0.5):
+        fields = {"kv_element_bytes": {"value": kv_bytes, "source": "made up"}}
+        path.write_text(json.dumps(base | fields), encoding="utf-8")
+        done = subprocess.run([executable, "plan", "--json", "-m", "llada-8b", "--profile", path,
+                               data.parent / "traces" / "burst.jsonl"],
+                              capture_output=True, text=True, check=True)
+        slots.append(json.loads(done.stdout)["slots"] * kv_bytes)
+    assert max(slots) <= 1.001 * min(slots), slots
 
 
 def check_pipes(executable, data, folder):

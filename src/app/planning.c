@@ -76,7 +76,8 @@ bool planning_size(struct planning *planning, int64_t n_cells, struct error *err
         .pick_bytes = sizeof(struct pick),
         .n_cells_max = n_cells,
         .n_monolithic_ids = strcmp(options->logits, "monolithic") == 0 ? config->n_vocab : 0,
-        .element_bytes = (int32_t)planning->profile.kv_element_bytes,
+        .element_bytes = planning->profile.kv_element_bytes > 2 ? 4 : 2,
+        .kv_element_bytes = planning->profile.kv_element_bytes,
     };
     assert(n_cells > 0);
     memory_size(&planning->memory, shape);

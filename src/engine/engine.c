@@ -51,6 +51,7 @@ static void describe(struct memory_shape *shape, const struct engine *engine, si
         .n_slots = engine->limits.planning.n_slots,
         .n_monolithic_ids = monolithic ? config->n_vocab : 0,
         .element_bytes = (int32_t)dtype_bytes(engine->backend.activation),
+        .kv_element_bytes = (double)dtype_bytes(engine->backend.activation),
     };
 }
 

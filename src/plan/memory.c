@@ -2,6 +2,7 @@
 #include "plan/memory.h"
 
 #include <assert.h>
+#include <math.h>
 
 #include "base/arena.h"
 
@@ -21,8 +22,10 @@ void memory_size(struct memory_plan *plan, const struct memory_shape *shape)
     assert(shape->n_rows_max > 0);
     assert(shape->n_cells_max > 0);
     assert(shape->n_picks_max <= shape->n_rows_max);
-    size_t slot_bytes = 2 * (size_t)shape->n_layers * (size_t)shape->n_kv_heads *
-                        (size_t)shape->head_dim * (size_t)shape->element_bytes;
+    size_t numbers =
+        2 * (size_t)shape->n_layers * (size_t)shape->n_kv_heads * (size_t)shape->head_dim;
+    size_t slot_bytes = (size_t)ceil((double)numbers * shape->kv_element_bytes);
+    assert(slot_bytes > 0);
     *plan = (struct memory_plan){
         .weights_bytes = shape->weight_bytes,
         .cache_bytes = arena_round_up((size_t)shape->n_slots * slot_bytes),

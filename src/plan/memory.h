@@ -22,7 +22,8 @@ struct memory_shape {
     int64_t n_cells_max;      /* canvas cells of a window */
     int64_t n_slots;          /* KV slots per layer */
     int32_t n_monolithic_ids; /* vocabulary, where logits exist as a whole; 0: in tiles */
-    int32_t element_bytes;    /* of activations, K and V: 4 where they are f32 */
+    int32_t element_bytes;    /* of activations: 4 where they are f32 */
+    double kv_element_bytes;  /* of K and V: 0.5 where two share a byte */
 };
 
 /* Bytes by purpose; each multiple of 64, the alignment of a reserve.
@@ -32,7 +33,7 @@ struct memory_shape {
  *     REGION_SCRATCH  | activations | picks | canvases | logits | backend's |  */
 struct memory_plan {
     size_t weights_bytes;    /* as given */
-    size_t cache_bytes;      /* n_layers x n_slots x 2 x n_kv_heads x head_dim x element */
+    size_t cache_bytes;      /* n_layers x n_slots x 2 x n_kv_heads x head_dim x kv_element */
     size_t activation_bytes; /* four hidden rows and one wide one per row (model/forward.h) */
     size_t score_bytes;      /* picks; independent of the vocabulary */
     size_t canvas_bytes;     /* token ids of a window */

@@ -18,7 +18,8 @@ static const struct memory_shape SHAPE = {.n_layers = 2,
                                           .pick_bytes = 16,
                                           .n_cells_max = 1024,
                                           .n_slots = 10,
-                                          .element_bytes = 4};
+                                          .element_bytes = 4,
+                                          .kv_element_bytes = 4};
 
 Test(memory, regions_follow_their_formulas)
 {
@@ -62,13 +63,29 @@ Test(memory, llada_8b_has_the_published_sizes)
                                  .pick_bytes = 16,
                                  .n_cells_max = 65536,
                                  .n_slots = 1,
-                                 .element_bytes = 2};
+                                 .element_bytes = 2,
+                                 .kv_element_bytes = 2};
     struct memory_plan tiled, monolithic;
     memory_size(&tiled, &shape);
     shape.n_monolithic_ids = 126464;
     memory_size(&monolithic, &shape);
     cr_assert_eq(tiled.slot_bytes, 512 * 1024);
     cr_assert_eq(monolithic.total_bytes - tiled.total_bytes, (size_t)2048 * 126464 * 4);
+}
+
+/* Two numbers of a cache may share a byte, on a machine that a profile describes. */
+Test(memory, a_slot_may_hold_half_bytes)
+{
+    struct memory_shape shape = SHAPE;
+    struct memory_plan plan;
+    shape.kv_element_bytes = 0.5;
+    memory_size(&plan, &shape);
+    cr_assert_eq(plan.slot_bytes, 2 * 2 * 2 * 16 / 2);
+    shape.n_layers = shape.n_kv_heads = 1;
+    shape.head_dim = 3;
+    shape.kv_element_bytes = 0.75;
+    memory_size(&plan, &shape);
+    cr_assert_eq(plan.slot_bytes, 5);
 }
 
 Test(memory, attention_sets_the_width_when_it_is_wider_than_the_mlp)
