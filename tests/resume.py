@@ -377,7 +377,13 @@ def check_foreign(program, folder, _options):
     box = Box(program, folder)
     box.write(box.lines[:4])
     foreign = subprocess.run(["zstd", "-qc", box.input], capture_output=True, check=True).stdout
-    for content in (b"precious", foreign, b"\x1f\x8b\x08"):
+    box.run("-f")
+    whole = box.output.read_bytes()
+    plain = subprocess.run(["zstd", "-dqc"], input=whole, capture_output=True, check=True).stdout
+    wide = subprocess.run(["zstd", "-qc", "--long=31"], input=plain, capture_output=True,
+                          check=True).stdout
+    for content in (b"precious", foreign, foreign[:99], b"\x1f\x8b\x08", plain, wide,
+                    bytes(30) + b"x"):
         box.output.write_bytes(content)
         for options in ([], ["--resume=force"]):
             status, message = box.run(*options)
@@ -386,7 +392,8 @@ def check_foreign(program, folder, _options):
     assert box.run("-f")[0] == 0
     whole = box.output.read_bytes()
     expected = box.records()[1]
-    for content in (b"", whole[:2], whole[:60], whole[:120], bytes(300), whole[:60] + bytes(40)):
+    for content in (b"", whole[:2], whole[:8], whole[:10] + bytes(9), whole[:24], whole[:27],
+                    whole[:60], whole[:120], bytes(300), whole[:60] + bytes(40)):
         box.output.write_bytes(content)
         status, message = box.run()
         assert status == 0, message

@@ -245,8 +245,10 @@ static char *make_manifest(const struct merge *merge, int64_t n_lines)
 static bool write_all(struct merge *merge, int64_t n_lines, struct error *err)
 {
     const struct output_place *place = &merge->place;
-    const struct writer_options writing = {
-        .path = place->path, .compress = place->compress, .overwrite = place->overwrite};
+    const struct writer_options writing = {.path = place->path,
+                                           .compress = place->compress,
+                                           .overwrite = place->overwrite,
+                                           .mark = place->is_file};
     struct writer *writer;
     struct error late = {0};
     char *manifest = make_manifest(merge, n_lines);

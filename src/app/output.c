@@ -199,6 +199,7 @@ bool output_open(struct output **output, struct output_place *place, const struc
                                                   .overwrite = place->overwrite,
                                                   .append = place->exists,
                                                   .keep_bytes = place->keep_bytes,
+                                                  .mark = header != NULL,
                                                   .sync = true};
     if (!writer_open(&opened->writer, &writer_options, err)) {
         free(opened);

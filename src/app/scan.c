@@ -12,11 +12,12 @@
 #include "app/ledger.h"
 #include "base/frames.h"
 
-#define HEADER_BYTES_MAX ((int64_t)64 << 10)
+#define HEADER_BYTES_MAX ((size_t)64 << 10)
 
 /* The walk through one file. */
 struct walk {
     struct scan *scan;
+    bool is_zstd;
     scan_visit *visit;
     void *context;
     json_t *header; /* the last one; NULL: none yet */
@@ -159,31 +160,33 @@ static enum verdict read_group(struct walk *walk, const struct frames_group *gro
 
 /* ---- damage ---- */
 
-/* Whether nothing else can be read of the broken group than the start of a header, if so much. */
-static bool could_be_header(const struct frames_group *broken)
+/* Whether a file without a header was torn before it had one: it is short, and begins like ours, or
+ * ends or was zeroed within that beginning. */
+static bool is_torn_start(const struct walk *walk, struct bytes start)
 {
-    struct bytes text = broken->content;
-    size_t n_start = strlen(HEADER_START);
-    while (text.n > 0 && text.data[text.n - 1] == '\0')
-        text.n--;
-    size_t n = text.n < n_start ? text.n : n_start;
-    assert(n <= n_start);
-    return broken->begin_bytes == 0 && (n == 0 || memcmp(text.data, HEADER_START, n) == 0);
+    struct bytes ours = {.data = FRAMES_MARK, .n = FRAMES_MARK_BYTES};
+    if (!walk->is_zstd) ours = (struct bytes){.data = HEADER_START, .n = strlen(HEADER_START)};
+    if (start.n > HEADER_BYTES_MAX) return false;
+    while (start.n > 0 && start.data[start.n - 1] == '\0')
+        start.n--;
+    assert(!walk->scan->has_header);
+    return memcmp(start.data, ours.data, start.n < ours.n ? start.n : ours.n) == 0;
 }
 
 /* Whether what lies from the broken group on is what a broken write leaves. */
 static bool judge_tail(struct walk *walk, struct frames *frames, const struct frames_group *broken)
 {
     struct scan *scan = walk->scan;
-    bool could_be_ours = scan->has_header || could_be_header(broken);
+    struct bytes start;
     assert(broken->begin_bytes >= scan->keep_bytes);
     scan->has_manifest = scan->is_complete = false;
     scan->n_manifest = -1;
     scan->torn_at_bytes = broken->begin_bytes;
+    if (!scan->has_header && !frames_start(frames, &start, walk->err)) return false;
+    scan->is_foreign = !scan->has_header && !is_torn_start(walk, start);
     if (!frames_tail(frames, broken->begin_bytes, &scan->torn_bytes, &scan->goes_on, walk->err))
         return false;
     scan->is_long = scan->torn_bytes > FRAMES_TAIL_BYTES_MAX;
-    scan->is_foreign = !could_be_ours || (!scan->has_header && scan->torn_bytes > HEADER_BYTES_MAX);
     return true;
 }
 
@@ -206,7 +209,8 @@ static bool walk_groups(struct walk *walk, struct frames *frames)
 bool scan_file(struct scan *scan, const char *path, bool is_zstd, scan_visit *visit, void *context,
                struct error *err)
 {
-    struct walk walk = {.scan = scan, .visit = visit, .context = context, .err = err};
+    struct walk walk = {
+        .scan = scan, .is_zstd = is_zstd, .visit = visit, .context = context, .err = err};
     struct frames *frames;
     struct stat status;
     assert(visit != NULL);

@@ -52,8 +52,9 @@ bool frames_is_zstd(const char *path)
     struct stat status;
     int fd = stat(path, &status) == 0 && S_ISREG(status.st_mode) ? stream_open_fd(path) : -1;
     if (fd < 0) return false;
-    bool is_zstd = stream_read_at(fd, start, sizeof start, 0) == sizeof start &&
-                   memcmp(start, magic, sizeof magic) == 0;
+    bool is_zstd =
+        stream_read_at(fd, start, sizeof start, 0) == sizeof start &&
+        (memcmp(start, magic, sizeof magic) == 0 || memcmp(start, FRAMES_MARK, sizeof magic) == 0);
     close(fd);
     return is_zstd;
 }
@@ -191,35 +192,30 @@ static enum frames_status next_line(struct frames *frames, struct error *err)
     }
 }
 
-/* A group that does not even begin like a frame can be read as it lies there. */
-static bool take_raw(struct frames *frames, int64_t begin_bytes, struct error *err)
-{
-    assert(begin_bytes >= 0);
-    frames->n_text = 0;
-    if (!reserve(frames, STREAM_CHUNK_BYTES, err)) return false;
-    ssize_t n = stream_read_at(frames->fd, frames->text, STREAM_CHUNK_BYTES, begin_bytes);
-    if (n < 0) return fail_read(frames, err);
-    size_t n_compared = (size_t)n < sizeof magic ? (size_t)n : sizeof magic;
-    bool is_frame = memcmp(frames->text, magic, n_compared) == 0;
-    frames->n_text = is_frame ? 0 : (size_t)n;
-    return true;
-}
-
 enum frames_status frames_next(struct frames *frames, struct frames_group *group, struct error *err)
 {
     frames->n_text = 0;
     group->begin_bytes = offset(frames);
     enum frames_status status =
         frames->zstd != NULL ? next_frame(frames, err) : next_line(frames, err);
-    bool is_unread = status == FRAMES_BROKEN && frames->zstd != NULL && frames->n_text == 0;
-    if (is_unread && !take_raw(frames, group->begin_bytes, err)) return FRAMES_FAILED;
     group->content = (struct bytes){.data = frames->text, .n = frames->n_text};
     group->end_bytes = offset(frames);
     assert(group->end_bytes >= group->begin_bytes);
     return status;
 }
 
-/* ---- behind a broken group ---- */
+/* ---- around a broken group ---- */
+
+bool frames_start(struct frames *frames, struct bytes *start, struct error *err)
+{
+    frames->n_text = 0;
+    if (!reserve(frames, STREAM_CHUNK_BYTES, err)) return false;
+    ssize_t n = stream_read_at(frames->fd, frames->text, STREAM_CHUNK_BYTES, 0);
+    if (n < 0) return fail_read(frames, err);
+    assert(n <= STREAM_CHUNK_BYTES);
+    *start = (struct bytes){.data = frames->text, .n = (size_t)n};
+    return true;
+}
 
 /* Whether a whole frame stands at the start of `data`; for want of memory, whether one might. */
 static bool holds_frame(struct frames *frames, const char *data, size_t n)

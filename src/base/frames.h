@@ -14,6 +14,11 @@
 #define FRAMES_CONTENT_BYTES_MAX ((size_t)256 << 20) /* a group that holds more is refused */
 #define FRAMES_TAIL_BYTES_MAX    ((int64_t)32 << 20) /* what a broken write can have left */
 
+/* A zstd file of ours may begin with this (writer_options.mark), for zstd a frame to skip: of a
+ * frame that is torn nothing can be read, so without it nobody could tell whose the start was. */
+#define FRAMES_MARK       "\x50\x2A\x4D\x18\x10\0\0\0dllm-batch file\n"
+#define FRAMES_MARK_BYTES (sizeof FRAMES_MARK - 1)
+
 struct frames;
 
 enum frames_status {
@@ -24,9 +29,7 @@ enum frames_status {
 };
 
 struct frames_group {
-    /* Decoded, newlines included; of a broken group what could be read of it. Borrowed until the
-     * next call. */
-    struct bytes content;
+    struct bytes content;           /* decoded, newlines included; borrowed until the next call */
     int64_t begin_bytes, end_bytes; /* in the file; where a broken group ends nobody knows */
 };
 
@@ -44,6 +47,10 @@ bool frames_seek(struct frames *frames, int64_t begin_bytes, struct error *err);
 /* The next group. After anything but FRAMES_GROUP do not call again. */
 enum frames_status frames_next(struct frames *frames, struct frames_group *group,
                                struct error *err);
+
+/* The file's first bytes as they lie there, at most STREAM_CHUNK_BYTES (base/stream.h); borrowed
+ * until the next call. False: err. */
+bool frames_start(struct frames *frames, struct bytes *start, struct error *err);
 
 /* The bytes from `begin_bytes`, where a group is broken, to the file's end; and whether a whole
  * group lies somewhere in them, which no broken write leaves. More than FRAMES_TAIL_BYTES_MAX are

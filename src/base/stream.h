@@ -85,6 +85,7 @@ struct writer_options {
     bool overwrite;   /* an existing regular file is truncated; else refused with ERROR_CREATE */
     bool append;      /* an existing file keeps its first `keep_bytes`, and is written on there */
     int64_t keep_bytes;
+    bool mark; /* a compressed file begins with FRAMES_MARK (base/frames.h) */
     bool sync; /* each flush of a regular file makes it durable */
 };
 

@@ -13,6 +13,8 @@
 #include <unistd.h>
 #include <zstd.h>
 
+#include "base/frames.h"
+
 enum { BUFFER_BYTES = 128 * 1024, ZSTD_LEVEL = 3 };
 
 struct writer {
@@ -139,6 +141,10 @@ bool writer_open(struct writer **writer, const struct writer_options *options, s
     }
     opened->syncs = options->sync && opened->is_regular;
     opened->has_frame = options->append && options->keep_bytes > 0;
+    if (options->compress && options->mark && !opened->has_frame) {
+        memcpy(opened->buffer, FRAMES_MARK, FRAMES_MARK_BYTES);
+        opened->n_buffer = FRAMES_MARK_BYTES;
+    }
     if (opened->syncs && !is_standard && !options->append) sync_directory(options->path);
     *writer = opened;
     return true;

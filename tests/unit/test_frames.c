@@ -169,29 +169,6 @@ Test(frames, a_whole_line_behind_a_broken_one_is_noticed)
     cr_assert_not(walk(false).goes_on);
 }
 
-Test(frames, what_can_be_read_of_a_broken_group_is_shown)
-{
-    static const struct {
-        bool is_zstd;
-        const char *file, *seen;
-    } cases[] = {
-        {false, "half a li", "half a li"},
-        {true, "no frame at all\n", "no frame at all\n"},
-        {true, "\x28\xB5", ""},
-        {true, "\x28\xB5\x2F\xFD\x24", ""},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct frames *frames;
-        struct frames_group group;
-        write_file(cases[i].file, strlen(cases[i].file));
-        cr_assert(frames_open(&frames, path, cases[i].is_zstd, &err));
-        cr_assert_eq(frames_next(frames, &group, &err), FRAMES_BROKEN);
-        cr_assert_eq(group.content.n, strlen(cases[i].seen), "case %zu", i);
-        cr_assert_eq(memcmp(group.content.data, cases[i].seen, group.content.n), 0);
-        frames_close(frames);
-    }
-}
-
 Test(frames, a_tail_beyond_what_a_write_leaves_is_measured_and_not_searched)
 {
     make_file(true);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include <zstd.h>
 
+#include "app/header.h"
 #include "app/ledger.h"
 #include "app/scan.h"
 #include "base/frames.h"
@@ -143,6 +144,41 @@ Test(scan, a_file_without_header_is_foreign_and_an_empty_one_is_not)
     write_groups("", "", "", false);
     cr_assert(read_back(false));
     cr_assert_not(scan.is_foreign || scan.has_header);
+}
+
+/* A start that is torn or zeroed is ours if what there is of it is. */
+Test(scan, a_torn_start_is_ours_and_what_only_cannot_be_read_is_not)
+{
+    static const struct {
+        bool is_zstd, is_ours;
+        const char *bytes;
+        size_t n;
+    } cases[] = {
+#define CASE(is_zstd, is_ours, text) {is_zstd, is_ours, text, sizeof text - 1}
+        CASE(true, true, "\x50\x2A"),
+        CASE(true, true, "\x50\x2A\x4D\0\0\0"),
+        CASE(true, true, "\0\0\0"),
+        CASE(true, true, FRAMES_MARK),
+        CASE(true, true, FRAMES_MARK "\x28\xB5\x2F\xFD\x04"),
+        CASE(true, true, FRAMES_MARK "\x28\xB5\x2F\xFD\x04\0\0\0\0"),
+        CASE(true, false, "\x28\xB5\x2F\xFD\x04\x58\x30"),
+        CASE(true, false, "\x50\x2A\x4D\0\0\0x"),
+        CASE(true, false, "\0\0\0x"),
+        CASE(true, false, HEADER FIRST),
+        CASE(false, true, "{\"head"),
+        CASE(false, true, HEADER_START "1"),
+        CASE(false, true, "{\"head\0\0"),
+        CASE(false, false, "{\"hand"),
+        CASE(false, false, "\x50\x2A"),
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        FILE *file = fopen(path, "w");
+        cr_assert_eq(fwrite(cases[i].bytes, 1, cases[i].n, file), cases[i].n);
+        fclose(file);
+        cr_assert(read_back(cases[i].is_zstd), "%s", err.message);
+        cr_assert_not(scan.has_header);
+        cr_assert_eq(!scan.is_foreign, cases[i].is_ours, "case %zu", i);
+    }
 }
 
 Test(scan, the_visitors_failure_ends_the_scan)
