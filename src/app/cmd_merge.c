@@ -17,6 +17,7 @@
 #include "app/shard.h"
 #include "base/clock.h"
 #include "base/frames.h"
+#include "base/json.h"
 #include "base/stream.h"
 
 static_assert(OPTIONS_OPERANDS_MAX <= COLLATE_FILES_MAX, "every shard has a number");
@@ -142,7 +143,7 @@ static bool scan_shards(struct merge *merge, struct error *err)
 /* The line as JSON, without what differs from run to run. */
 static json_t *parse_timeless(struct bytes line)
 {
-    json_t *root = json_loadb(line.data, line.n, JSON_ALLOW_NUL, NULL);
+    json_t *root = json_read(line, JSON_ALLOW_NUL, NULL);
     json_t *body = json_object_get(json_object_get(root, "response"), "body");
     json_t *facts = body != NULL ? json_object_get(body, "dllm") : root;
     assert(line.data != NULL);

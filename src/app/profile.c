@@ -9,6 +9,7 @@
 
 #include "app/app.h"
 #include "app/describe.h"
+#include "base/json.h"
 #include "base/stream.h"
 
 enum { PROFILE_BYTES_MAX = 1 << 20, PATH_BYTES_MAX = 4096 };
@@ -134,7 +135,7 @@ bool profile_read(struct cost_profile *profile, const char *name, struct error *
     json_error_t where;
     bool is_ok = stream_read_file(path, PROFILE_BYTES_MAX, &arena, &text, err);
     if (is_ok) {
-        root = json_loadb(text.data, text.n, JSON_REJECT_DUPLICATES, &where);
+        root = json_read(text, JSON_REJECT_DUPLICATES, &where);
         is_ok = json_is_object(root);
         if (!is_ok && root == NULL)
             error_set(err, ERROR_FORMAT, "%s:%d: %s", path, where.line, where.text);

@@ -14,6 +14,7 @@
 #include "app/settings.h"
 #include "app/trace.h"
 #include "base/clock.h"
+#include "base/json.h"
 #include "base/stream.h"
 #include "plan/phases.h"
 
@@ -474,8 +475,7 @@ static bool parse_json(struct bytes line, json_t **value, struct rejection *reje
 {
     assert(line.n <= PROMPTS_LINE_BYTES_MAX);
     json_error_t error;
-    *value = json_loadb(line.data, line.n,
-                        JSON_ALLOW_NUL | JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &error);
+    *value = json_read(line, JSON_ALLOW_NUL | JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &error);
     if (*value == NULL && json_error_code(&error) == json_error_invalid_utf8)
         return prompts_reject(rejection, PROMPT_INVALID_UTF8, "the line is not UTF-8: %s (byte %d)",
                               error.text, error.position);

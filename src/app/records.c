@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "app/describe.h"
+#include "base/json.h"
 #include "base/stream.h"
 
 #define LINE_BYTES_MAX ((size_t)64 << 20)
@@ -230,11 +231,10 @@ static bool read_lines(struct records *records, struct line_reader *lines, struc
     bool is_ok = true;
     assert(records->n == 0);
     while (is_ok && (status = line_reader_next(lines, &line, err)) != LINE_END) {
-        json_error_t where;
         reader.line++;
         if (status == LINE_FAILED) return false;
         if (line.n == 0) continue;
-        json_t *root = status == LINE_READ ? json_loadb(line.data, line.n, 0, &where) : NULL;
+        json_t *root = status == LINE_READ ? json_read(line, JSON_ALLOW_NUL, NULL) : NULL;
         if (!json_is_object(root))
             is_ok = error_set(err, ERROR_FORMAT, "%s:%" PRId64 ": is not a JSON object",
                               reader.path, reader.line);

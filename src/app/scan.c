@@ -11,6 +11,7 @@
 #include "app/header.h"
 #include "app/ledger.h"
 #include "base/frames.h"
+#include "base/json.h"
 
 #define HEADER_BYTES_MAX ((size_t)64 << 10)
 
@@ -106,7 +107,7 @@ static enum verdict read_record(struct walk *walk, struct scan_record *record)
 {
     struct scan *scan = walk->scan;
     /* An id or a text may hold "\u0000". */
-    json_t *root = json_loadb(record->line.data, record->line.n, JSON_ALLOW_NUL, NULL);
+    json_t *root = json_read(record->line, JSON_ALLOW_NUL, NULL);
     json_t *header = json_object_get(root, "header");
     const json_t *manifest = json_object_get(root, "manifest");
     bool is_ours = true;

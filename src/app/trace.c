@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "app/describe.h"
+#include "base/json.h"
 
 #define NS_PER_S   UINT64_C(1000000000)
 #define STAMP_MAX  ((double)(UINT64_C(1) << 62))
@@ -112,7 +113,7 @@ bool trace_learn(struct trace *trace, struct bytes line, struct arena *arena, st
 {
     assert(trace->n_columns == 0);
     if (line.n == 0 || line.data[0] != '{') return read_header(trace, line, arena, err);
-    json_t *row = json_loadb(line.data, line.n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+    json_t *row = json_read(line, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
     bool is_ok = row != NULL ? choose_format(trace, row, err)
                              : error_set(err, ERROR_FORMAT, "the first line is not JSON");
     json_decref(row);

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/json.h"
 #include "base/stream.h"
 
 #define CONFIG_BYTES_MAX ((size_t)4 << 20)
@@ -284,7 +285,7 @@ static bool read_object(const char *path, bool optional, struct arena *arena, js
         return false;
     }
     json_error_t where;
-    *root = json_loadb(text.data, text.n, JSON_REJECT_DUPLICATES, &where);
+    *root = json_read(text, JSON_REJECT_DUPLICATES, &where);
     arena_rewind(arena, mark);
     if (!json_is_object(*root)) {
         json_decref(*root);

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/json.h"
 #include "base/stream.h"
 
 #define HEADER_BYTES_MAX ((uint64_t)100 << 20)
@@ -161,8 +162,8 @@ static json_t *parse_header(const struct safetensors_file *file, struct error *e
         return NULL;
     }
     json_error_t where;
-    json_t *header = json_loadb((const char *)file->map + 8, (size_t)header_bytes,
-                                JSON_REJECT_DUPLICATES, &where);
+    struct bytes text = {.data = (const char *)file->map + 8, .n = (size_t)header_bytes};
+    json_t *header = json_read(text, JSON_REJECT_DUPLICATES, &where);
     if (!json_is_object(header)) {
         error_set(err, ERROR_FORMAT, "%s: header is not a JSON object: %s", file->path, where.text);
         json_decref(header);
@@ -178,7 +179,7 @@ static int32_t read_index(const char *path, const char **names, struct arena *ar
     struct bytes text;
     json_error_t where;
     if (!stream_read_regular(path, INDEX_BYTES_MAX, arena, &text, err)) return -1;
-    json_t *root = json_loadb(text.data, text.n, JSON_REJECT_DUPLICATES, &where);
+    json_t *root = json_read(text, JSON_REJECT_DUPLICATES, &where);
     json_t *map = json_object_get(root, "weight_map"), *value;
     const char *key;
     int32_t n = json_is_object(map) ? 0 : -1;

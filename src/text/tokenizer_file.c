@@ -10,6 +10,7 @@
 
 #include <jansson.h>
 
+#include "base/json.h"
 #include "base/stream.h"
 
 /* The largest tokenizer.json in use has about 20 MB. */
@@ -51,7 +52,7 @@ static json_t *parse_json(struct bytes content, size_t flags, struct error *err)
 {
     assert(content.data != NULL);
     json_error_t error;
-    json_t *json = json_loadb(content.data, content.n, flags | JSON_REJECT_DUPLICATES, &error);
+    json_t *json = json_read(content, flags | JSON_REJECT_DUPLICATES, &error);
     if (json == NULL) {
         error_set(err, ERROR_FORMAT, "line %d, column %d: %s", error.line, error.column,
                   error.text);

@@ -1,0 +1,55 @@
+/* The one way to jansson for text that comes from a file. */
+#include "base/json.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+/* What jansson takes for an object, a list, a value in one of them, and a key. */
+enum { OBJECT_BYTES = 224, LIST_BYTES = 136, VALUE_BYTES = 56, KEY_BYTES = 110 };
+
+/* What values may take, beside so much a letter; the merges of a tokenizer take 20. */
+#define BASE_BYTES  ((size_t)64 << 20)
+#define BYTES_MAX   ((size_t)1 << 30)
+#define SMALL_BYTES ((size_t)256 << 10) /* of text that cannot take more */
+enum { LETTER_BYTES = 24 };
+
+/* What the values take, told by the signs outside of strings. */
+static size_t estimate(struct bytes text)
+{
+    size_t n_bytes = 0;
+    bool is_string = false;
+    assert(text.data != NULL);
+    for (size_t i = 0; i < text.n; i++) {
+        char sign = text.data[i];
+        if (sign == '"') is_string = !is_string;
+        else if (is_string) i += sign == '\\';
+        else if (sign == '{') n_bytes += OBJECT_BYTES;
+        else if (sign == '[') n_bytes += LIST_BYTES;
+        else if (sign == ',') n_bytes += VALUE_BYTES;
+        else if (sign == ':') n_bytes += KEY_BYTES;
+    }
+    return n_bytes;
+}
+
+static bool is_too_much(struct bytes text)
+{
+    size_t n_bytes_max = BASE_BYTES + LETTER_BYTES * text.n;
+    assert(n_bytes_max > text.n);
+    if (text.n <= SMALL_BYTES) return false;
+    return estimate(text) > (n_bytes_max < BYTES_MAX ? n_bytes_max : BYTES_MAX);
+}
+
+json_t *json_read(struct bytes text, size_t flags, json_error_t *where)
+{
+    json_error_t aside;
+    assert(text.data != NULL);
+    if (where == NULL) where = &aside;
+    bool is_large = is_too_much(text);
+    json_t *value = is_large ? NULL : json_loadb(text.data, text.n, flags, where);
+    if (value != NULL || (!is_large && where->text[0] != '\0')) return value;
+    *where = (json_error_t){.line = 1};
+    snprintf(where->text, sizeof where->text, "%s",
+             is_large ? "holds more values than anything of its kind" : "not enough memory");
+    return NULL;
+}
