@@ -27,6 +27,7 @@
 
 #define LOOK_NS     UINT64_C(1000000000) /* between two looks at a lock that is waited for */
 #define TAKEOVER_NS UINT64_C(50000000)   /* another's takeover, which takes no time */
+#define GONE_NS     UINT64_C(1000000)    /* a lock that its owner has just removed */
 
 enum { LINE_BYTES_MAX = 4096 };
 
@@ -222,12 +223,13 @@ static void parse_facts(struct lock_facts *facts, const char *line, size_t n)
     json_decref(object);
 }
 
-/* Opening anew is what makes a network file system ask its server. False: errno says why. */
+/* Opening anew is what makes a network file system ask its server. Nobody makes a lock of a link,
+ * and one that leads nowhere could neither be read nor created. False: errno says why. */
 static bool look(const char *path, struct image *image)
 {
     char line[LINE_BYTES_MAX];
     struct stat status;
-    int fd = (int)TEMP_FAILURE_RETRY(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    int fd = (int)TEMP_FAILURE_RETRY(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW));
     assert(path[0] != '\0');
     if (fd < 0) return false;
     ssize_t n = TEMP_FAILURE_RETRY(read(fd, line, sizeof line));
@@ -255,6 +257,13 @@ static bool refuse_file(const struct lock *lock, const char *path, struct error 
     return error_set(err, is_full ? ERROR_IO : ERROR_CREATE,
                      "cannot create %s, which keeps other runs away from %s: %s", path, lock->label,
                      strerror(errno));
+}
+
+/* Whether the file was there a moment ago, by errno. */
+static bool is_gone(void)
+{
+    assert(errno != 0);
+    return errno == ENOENT || errno == ESTALE;
 }
 
 /* How old a heartbeat is, by the clock that dated it: that of a file made now. */
@@ -323,8 +332,9 @@ static bool take_over(const struct lock *lock, const struct image *judged, struc
     struct watch watch = {.first_ns = 0};
     enum lock_verdict verdict = LOCK_WAIT;
     int64_t age_ns;
-    if (look(lock->takeover_path, &image) && !judge(lock, &watch, &image, &verdict, &age_ns, err))
-        return false;
+    bool is_seen = look(lock->takeover_path, &image);
+    if (!is_seen && !is_gone()) return refuse_file(lock, lock->takeover_path, err);
+    if (is_seen && !judge(lock, &watch, &image, &verdict, &age_ns, err)) return false;
     if (verdict == LOCK_TAKE && unlink(lock->takeover_path) != 0 && errno != ENOENT)
         return refuse_file(lock, lock->takeover_path, err);
     if (verdict == LOCK_TAKE || interrupt_wait(-1, TAKEOVER_NS)) return true;
@@ -372,8 +382,9 @@ static bool acquire(const struct lock *lock, struct report *report, struct error
         if (create(lock, lock->path)) return true;
         if (errno != EEXIST) return refuse_file(lock, lock->path, err);
         if (!look(lock->path, &image)) {
-            if (errno == ENOENT || errno == ESTALE) continue;
-            return refuse_file(lock, lock->path, err);
+            if (!is_gone()) return refuse_file(lock, lock->path, err);
+            if (interrupt_wait(-1, GONE_NS)) continue;
+            return error_set(err, ERROR_STOPPED, "stopped while waiting for %s", lock->path);
         }
         if (is_same_owner(&image.facts, &lock->self)) return true;
         if (!judge(lock, &watch, &image, &verdict, &age_ns, err)) return false;

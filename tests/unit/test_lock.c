@@ -249,6 +249,19 @@ Test(lock, a_link_to_an_output_has_the_lock_of_its_target)
     waitpid(pid, NULL, 0);
 }
 
+Test(lock, a_link_in_place_of_a_lock_is_refused_and_not_waited_for)
+{
+    char takeover[96];
+    cr_assert_eq(symlink("nowhere", path), 0);
+    expect_refused("out.jsonl.lock, which keeps");
+    cr_assert_eq(unlink(path), 0);
+    snprintf(takeover, sizeof takeover, "%s.takeover", path);
+    cr_assert_eq(symlink("nowhere", takeover), 0);
+    leave(&foreign, 1000);
+    expect_refused("out.jsonl.lock.takeover, which keeps");
+    unlink(takeover);
+}
+
 Test(lock, where_there_can_be_no_file_there_is_no_run)
 {
     struct lock *lock = NULL;
