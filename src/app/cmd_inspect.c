@@ -29,40 +29,27 @@ struct inspection {
 
 /* ---- lines of the report ---- */
 
+__attribute__((format(printf, 2, 3))) static void print_fact(const char *name, const char *format,
+                                                             ...)
+{
+    assert(name != NULL);
+    char text[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    error_print(stdout, "%-14s %s", name, text);
+}
+
 static void report(struct inspection *inspection, const char *message)
 {
     inspection->n_problems++;
-    printf("%-14s %s\n", "PROBLEM", message);
+    print_fact("PROBLEM", "%s", message);
 }
 
 static void report_weights(void *context, const char *message)
 {
     report(context, message);
-}
-
-__attribute__((format(printf, 2, 3))) static void print_fact(const char *name, const char *format,
-                                                             ...)
-{
-    assert(name != NULL);
-    va_list arguments;
-    va_start(arguments, format);
-    printf("%-14s ", name);
-    vprintf(format, arguments);
-    putchar('\n');
-    va_end(arguments);
-}
-
-/* Text from the model's files after `prefix`: its controls must not reach a terminal. */
-static void print_foreign(const char *name, const char *prefix, const char *text)
-{
-    assert(text != NULL);
-    size_t n;
-    printf("%-14s %s", name, prefix);
-    for (const char *at = text; *at != '\0'; at += n) {
-        bool is_text = error_next(at, &n) == ERROR_SHOWN_TEXT;
-        printf("%.*s", is_text ? (int)n : 1, is_text ? at : "?");
-    }
-    putchar('\n');
 }
 
 /* ---- parts ---- */
@@ -119,7 +106,7 @@ static void inspect_tokenizer(struct inspection *inspection)
     print_fact(
         "tokenizer", "%s: %" PRId32 " pieces, %" PRId32 " merges, %" PRId32 " added tokens%s",
         facts.source, facts.n_vocab, facts.n_merges, facts.n_added, facts.nfc ? ", NFC" : "");
-    print_foreign("split regex", "", facts.split_regex[0] != '\0' ? facts.split_regex : "none");
+    print_fact("split regex", "%s", facts.split_regex[0] != '\0' ? facts.split_regex : "none");
     if (inspection->has_config && n_ids > inspection->config.n_vocab) {
         char message[160];
         snprintf(message, sizeof message,
@@ -159,7 +146,7 @@ static void print_id(struct inspection *inspection, const char *name, int32_t id
         text.data = "";
     char prefix[16];
     snprintf(prefix, sizeof prefix, "%" PRId32 "%s", id, text.data[0] != '\0' ? " " : "");
-    print_foreign(name, prefix, text.data);
+    print_fact(name, "%s%s", prefix, text.data);
     arena_rewind(arena, mark_bytes);
 }
 
@@ -185,7 +172,7 @@ static void inspect_defaults(const struct inspection *inspection)
     else print_fact("block length", "gen length");
     if (config->steps > 0) print_fact("steps", "%" PRId32, config->steps);
     else print_fact("steps", "one for each token");
-    print_foreign("remasking", "", config->remasking);
+    print_fact("remasking", "%s", config->remasking);
     print_fact("sampling", "temperature %g, top-p %g, top-k %" PRId32 ", alg-temp %g",
                config->temperature, config->top_p, config->top_k, config->alg_temp);
 }
@@ -208,7 +195,7 @@ bool cmd_inspect(const struct options *options, int *status, struct error *err)
     struct inspection inspection = {.model_dir = options->model};
     if (!check_folder(inspection.model_dir, err)) return false;
     if (!arena_create(&inspection.arena, INSPECT_BYTES_MAX, err)) return false;
-    print_foreign("folder", "", inspection.model_dir);
+    print_fact("folder", "%s", inspection.model_dir);
     inspect_config(&inspection);
     inspect_weights(&inspection);
     inspect_tokenizer(&inspection);

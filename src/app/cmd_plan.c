@@ -67,10 +67,10 @@ static void print_tables(const struct command *command)
     double values[MEMORY_FIGURES];
     const double *column = values;
     assert(command->planning.n_results > 0);
-    printf("model    %s\n", command->planning.options->model);
-    printf("profile  %s, %s; weights stop mattering from %" PRId32 " rows on\n", profile->name,
-           profile->is_measured ? "measured" : "from datasheets, not measured",
-           cost_knee_rows(&command->planning.cost));
+    error_print(stdout, "model    %s", command->planning.options->model);
+    error_print(stdout, "profile  %s, %s; weights stop mattering from %" PRId32 " rows on",
+                profile->name, profile->is_measured ? "measured" : "from datasheets, not measured",
+                cost_knee_rows(&command->planning.cost));
     printf("input    %" PRId32 " requests, %" PRId64 " tokens to generate, %" PRId64 " bad lines\n",
            command->planning.input.n_requests, command->n_generate, command->planning.n_bad);
     printf("room     %" PRId32 " rows, %" PRId64 " KV slots of %zu bytes\n\n%-32s%13s\n",

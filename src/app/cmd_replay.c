@@ -443,14 +443,14 @@ static void print_tables(const struct replay *replay, double values[][FIGURES])
     const struct cost_profile *profile = &planning->profile;
     const double *columns[PLANNING_RESULTS];
     assert(planning->n_results <= PLANNING_RESULTS);
-    fprintf(stderr, "dllm-batch: %s replayed ", replay->planning.label);
-    if (replay->is_virtual)
-        fprintf(stderr, "on the virtual clock of %s (%s)", profile->name,
-                profile->is_measured ? "measured" : "from datasheets, not measured");
-    else fprintf(stderr, "by the engine, --clock %s", replay->options->clock);
-    fprintf(stderr, ", %s; records: %s\n",
-            planning->input.is_online ? "online" : "with the trace known ahead",
-            replay->place.path);
+    error_print(stderr, "dllm-batch: %s replayed %s%s%s, %s; records: %s", planning->label,
+                replay->is_virtual ? "on the virtual clock of " : "by the engine, --clock ",
+                replay->is_virtual ? profile->name : replay->options->clock,
+                !replay->is_virtual    ? ""
+                : profile->is_measured ? " (measured)"
+                                       : " (from datasheets, not measured)",
+                planning->input.is_online ? "online" : "with the trace known ahead",
+                replay->place.path);
     print_shares(replay, stderr);
     fputc('\n', stderr);
     if (planning->results[0].n_requests == 0) return;

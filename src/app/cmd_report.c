@@ -107,7 +107,7 @@ static void print_table(const struct reporting *reporting)
     assert(reporting->n_runs > 0);
     for (int32_t i = 0; i < reporting->n_runs; i++) {
         columns[i] = reporting->values[i];
-        printf("%" PRId32 "  %s\n", i + 1, reporting->runs[i].path);
+        error_print(stdout, "%" PRId32 "  %s", i + 1, reporting->runs[i].path);
     }
     printf("\n%-32s", "");
     for (int32_t i = 0; i < reporting->n_runs; i++)

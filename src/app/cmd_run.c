@@ -572,10 +572,11 @@ static bool preview(struct run *run, int *status, struct error *err)
     assert(run->output == NULL);
     struct survey survey;
     if (!survey_take(&survey, run->prompts, run->label, &run->arena, err)) return false;
-    printf("model: %s (%s, %lld parameters)\noutput: %s%s\n", run->options->model,
-           run->config.architecture, (long long)config_n_parameters(&run->config),
-           strcmp(run->place.path, "-") == 0 ? "standard output" : run->place.path,
-           run->place.compress ? ", zstd" : "");
+    error_print(stdout, "model: %s (%s, %lld parameters)", run->options->model,
+                run->config.architecture, (long long)config_n_parameters(&run->config));
+    error_print(stdout, "output: %s%s",
+                strcmp(run->place.path, "-") == 0 ? "standard output" : run->place.path,
+                run->place.compress ? ", zstd" : "");
     survey_print(&survey, run->label, run->tokenizer, &run->scratch, stdout);
     note_ignored(run);
     puts("options:");

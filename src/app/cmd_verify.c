@@ -278,12 +278,10 @@ static void print_text(const struct verification *found, const char *verdict)
     {
         const json_t *model = json_object_get(json_object_get(file, "header"), "model");
         const char *name = json_string_value(json_object_get(model, "name"));
-        struct error path = {0}; /* its setter makes any bytes harmless */
-        error_set(&path, ERROR_FORMAT, "%s", found->options->operands[i]);
-        printf("%s: model %s, %" JSON_INTEGER_FORMAT " lines, manifest: %s\n", path.message,
-               name != NULL ? name : "unknown",
-               json_integer_value(json_object_get(file, "records")),
-               json_string_value(json_object_get(file, "manifest")));
+        error_print(stdout, "%s: model %s, %" JSON_INTEGER_FORMAT " lines, manifest: %s",
+                    found->options->operands[i], name != NULL ? name : "unknown",
+                    json_integer_value(json_object_get(file, "records")),
+                    json_string_value(json_object_get(file, "manifest")));
     }
     printf("%-12s%12" PRId64 "\n%-12s%12" PRId64 "  error lines\n", "answered", found->n_answered,
            "failed", found->n_failed);

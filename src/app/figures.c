@@ -5,6 +5,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/json.h"
+
 static int compare_values(const void *left, const void *right)
 {
     double a = *(const double *)left, b = *(const double *)right;
@@ -63,10 +65,11 @@ void figures_add(json_t *object, const struct figure *figures, int32_t n, const 
 
 bool figures_dump(json_t *root, struct error *err)
 {
-    bool is_ok =
-        root != NULL && json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) == 0;
+    char *text = json_write(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    bool is_ok = text != NULL;
     assert(root == NULL || root->refcount > 0);
-    putchar('\n');
+    if (is_ok) puts(text);
+    free(text);
     json_decref(root);
     return is_ok || error_set(err, ERROR_UNAVAILABLE, "the figures cannot be printed as JSON");
 }

@@ -167,7 +167,7 @@ void options_print(const struct options *options, FILE *stream)
         char text[OPTIONS_VALUE_BYTES];
         const char *source = is_known ? "default" : "not given";
         if (options_is_set(options, id)) source = "command line";
-        fprintf(stream, "%-23s %-16s %s\n", info->name,
-                is_known ? options_value(options, id, text) : "-", source);
+        error_print(stream, "%-23s %-16s %s", info->name,
+                    is_known ? options_value(options, id, text) : "-", source);
     }
 }

@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/json.h"
+
 /* Floats survive a round trip with nine digits. */
 #define DUMP_FLAGS (JSON_COMPACT | JSON_REAL_PRECISION(9))
 
@@ -262,7 +264,7 @@ char *output_line(const struct output_style *style, const struct prompt *prompt,
     struct line line = {.style = style, .prompt = prompt, .answer = answer, .scratch = scratch};
     size_t mark_bytes = scratch->used_bytes;
     json_t *root = prompt->is_openai ? make_openai(&line) : make_plain(&line);
-    char *text = root != NULL ? json_dumps(root, DUMP_FLAGS) : NULL;
+    char *text = json_write(root, DUMP_FLAGS);
     json_decref(root);
     arena_rewind(scratch, mark_bytes);
     return text;

@@ -121,6 +121,6 @@ void planning_note_bad(struct planning *planning, const struct prompt *prompt)
 {
     assert(prompt->code != PROMPT_GOOD);
     if (planning->n_bad++ == 0 && !planning->options->quiet)
-        fprintf(stderr, "dllm-batch: the first bad line is %s:%" PRId64 ": %s\n", planning->label,
-                prompt->line, prompt->message);
+        error_print(stderr, "dllm-batch: the first bad line is %s:%" PRId64 ": %s", planning->label,
+                    prompt->line, prompt->message);
 }

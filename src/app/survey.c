@@ -152,14 +152,14 @@ void survey_print(const struct survey *survey, const char *label, const struct t
                   struct arena *scratch, FILE *stream)
 {
     assert(survey->n_lines >= 0);
-    fprintf(stream,
-            "%s: %" PRId64 " lines, %" PRId64 " bad; %" PRId64 " prompt tokens (at most %" PRId32
-            " in a line), %" PRId64 " to generate\n",
-            label, survey->n_lines, survey->n_bad, survey->n_prompt_tokens, survey->n_prompt_max,
-            survey->n_generate);
+    error_print(stream,
+                "%s: %" PRId64 " lines, %" PRId64 " bad; %" PRId64
+                " prompt tokens (at most %" PRId32 " in a line), %" PRId64 " to generate",
+                label, survey->n_lines, survey->n_bad, survey->n_prompt_tokens,
+                survey->n_prompt_max, survey->n_generate);
     for (int32_t i = 0; i < survey->n_complaints; i++)
-        fprintf(stream, "bad: %s:%" PRId64 ": %s\n", label, survey->complaints[i].line,
-                survey->complaints[i].message);
+        error_print(stream, "bad: %s:%" PRId64 ": %s", label, survey->complaints[i].line,
+                    survey->complaints[i].message);
     if (survey->n_bad > survey->n_complaints)
         fprintf(stream, "bad: ... and %" PRId64 " more\n", survey->n_bad - survey->n_complaints);
     if (survey->has_first) print_first(&survey->first, tokenizer, scratch, stream);

@@ -81,6 +81,19 @@ bool error_set(struct error *err, enum error_code code, const char *format, ...)
     return false;
 }
 
+void error_print(FILE *stream, const char *format, ...)
+{
+    struct error line;
+    char text[sizeof line.message];
+    va_list arguments;
+    assert(stream != NULL);
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    message_store(&line, text);
+    fprintf(stream, "%s\n", line.message);
+}
+
 bool error_wrap(struct error *err, const char *format, ...)
 {
     assert(format != NULL);

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 /* Values are the process's exit codes (sysexits.h), so that main needs no table. */
 enum error_code {
@@ -32,6 +33,9 @@ __attribute__((format(printf, 3, 4))) bool error_set(struct error *err, enum err
 
 /* Puts "context: " before the message that `err` holds; keeps the code. Returns false. */
 __attribute__((format(printf, 2, 3))) bool error_wrap(struct error *err, const char *format, ...);
+
+/* Prints what error_set would store, and a newline. */
+__attribute__((format(printf, 2, 3))) void error_print(FILE *stream, const char *format, ...);
 
 /* What a terminal, or a line of JSON, may be shown of foreign text. */
 enum error_shown {

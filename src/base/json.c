@@ -1,9 +1,13 @@
-/* The one way to jansson for text that comes from a file. */
+/* The one way to jansson for text that comes from a file, and from it for text that strangers may
+ * have had a part in. */
 #include "base/json.h"
 
 #include <assert.h>
+#include <stdint.h>
 #include <stdio.h>
-#include <string.h>
+#include <stdlib.h>
+
+#include "base/error.h"
 
 /* What jansson takes for an object, a list, a value in one of them, and a key. */
 enum { OBJECT_BYTES = 224, LIST_BYTES = 136, VALUE_BYTES = 56, KEY_BYTES = 110 };
@@ -51,5 +55,44 @@ json_t *json_read(struct bytes text, size_t flags, json_error_t *where)
     *where = (json_error_t){.line = 1};
     snprintf(where->text, sizeof where->text, "%s",
              is_large ? "holds more values than anything of its kind" : "not enough memory");
+    return NULL;
+}
+
+/* The next character from `at` on that jansson leaves as it is and a terminal would obey; the end:
+ * there is none. */
+static const char *find_control(const char *at, size_t *n_bytes)
+{
+    assert(at != NULL);
+    for (*n_bytes = 0; *at != '\0'; at += *n_bytes)
+        if (error_next(at, n_bytes) == ERROR_SHOWN_CONTROL && (uint8_t)*at >= 0x7F) break;
+    return at;
+}
+
+/* Such a character is DEL, or of two or three bytes. */
+static unsigned code_of(const char *at, size_t n_bytes)
+{
+    unsigned first = (uint8_t)at[0], second = (uint8_t)at[1] & 0x3F;
+    assert(n_bytes <= 3);
+    if (n_bytes == 1) return first;
+    if (n_bytes == 2) return (first & 0x1F) << 6 | second;
+    return (first & 0x0F) << 12 | second << 6 | ((uint8_t)at[2] & 0x3F);
+}
+
+char *json_write(const json_t *value, size_t flags)
+{
+    char *text = value != NULL ? json_dumps(value, flags) : NULL, *written = NULL;
+    size_t n_bytes, n_written;
+    if (text == NULL || *find_control(text, &n_bytes) == '\0') return text;
+    FILE *out = open_memstream(&written, &n_written);
+    const char *rest = text;
+    while (out != NULL && *rest != '\0') {
+        const char *at = find_control(rest, &n_bytes);
+        fwrite(rest, 1, (size_t)(at - rest), out);
+        if (*at != '\0') fprintf(out, "\\u%04x", code_of(at, n_bytes));
+        rest = *at != '\0' ? at + n_bytes : at;
+    }
+    free(text);
+    if (out == NULL || fclose(out) == 0) return written;
+    free(written);
     return NULL;
 }

@@ -1,4 +1,4 @@
-/* JSON from strangers. */
+/* JSON from strangers, and for terminals. */
 #ifndef BASE_JSON_H
 #define BASE_JSON_H
 
@@ -12,5 +12,9 @@
  * values than any file of ours, or of a model, are refused: no value takes more than 1 GiB, and
  * none that is short more than 64 MiB. The caller frees it. */
 json_t *json_read(struct bytes text, size_t flags, json_error_t *where);
+
+/* The value as json_dumps writes it, but with escapes for every character that a terminal would
+ * obey (base/error.h). Heap; NULL: out of memory, or no value. */
+char *json_write(const json_t *value, size_t flags);
 
 #endif

@@ -50,3 +50,16 @@ Test(json, what_is_wrong_is_told)
     cr_assert_eq(json_integer_value(json_array_get(value, 0)), 7);
     json_decref(value);
 }
+
+Test(json, what_a_terminal_would_obey_is_escaped)
+{
+    json_t *value = json_pack("{s:s}", "k\xC2\x9B", "\x1B a\x7F\u202eb\u2069\u2070é\n");
+    char *text = json_write(value, JSON_COMPACT);
+    cr_assert_str_eq(text, "{\"k\\u009b\":\"\\u001B a\\u007f\\u202eb\\u2069\u2070é\\n\"}");
+    json_t *again = json_loads(text, 0, NULL);
+    cr_assert(json_equal(value, again));
+    json_decref(again);
+    json_decref(value);
+    free(text);
+    cr_assert_null(json_write(NULL, 0));
+}
