@@ -270,6 +270,18 @@ def the_number_of_shards_may_change(program, folder):
     for i in range(4):
         run(program, folder, "--shard", f"{i}/4", "--shard-by", "hash", *words, status=(0, 1))
     assert found() == whole
+    # The last shards alone lack what was answered before; all files together do not.
+    last, every = sorted(folder.glob("x*-of-00004.jsonl")), sorted(folder.glob("x*.jsonl"))
+    for command in (["merge", "-o", "m.jsonl"], ["verify"]):
+        done = subprocess.run([program, *command, *last], cwd=folder, env=outside_of_jobs(),
+                              capture_output=True, text=True, check=False)
+        assert done.returncode == 75, done
+        assert "lines of the input are in none of the files" in done.stdout + done.stderr, done
+    assert not (folder / "m.jsonl").exists()
+    done = subprocess.run([program, "merge", "-o", "m.jsonl", *every], cwd=folder, check=False,
+                          env=outside_of_jobs(), capture_output=True, text=True)
+    assert done.returncode == 1, done
+    assert answers((folder / "m.jsonl").read_text().splitlines()) == whole
     run(program, folder, *words, status=(0, 1))
     assert found() == whole
     (folder / "x.00000-of-00003.jsonl").unlink()

@@ -33,6 +33,7 @@ struct merge {
     json_t *manifest;  /* of the shard; NULL: none yet */
     json_t *sums;      /* of manifests */
     struct collate_counts counts;
+    int64_t n_input; /* lines of the input, by the manifest that tells most */
     bool backend_noted;
 };
 
@@ -95,7 +96,8 @@ static void add_manifest(json_t *sums, json_t *manifest)
         const json_t *known = json_object_get(sums, key);
         json_int_t sum = json_integer_value(known), more = json_integer_value(value);
         uint64_t total = (uint64_t)sum + (uint64_t)more; /* wraps where a manifest lies */
-        bool is_peak = strcmp(key, "wall_ns") == 0 || strcmp(key, "kv_bytes_peak") == 0;
+        bool is_peak = strcmp(key, "wall_ns") == 0 || strcmp(key, "kv_bytes_peak") == 0 ||
+                       strcmp(key, "input_lines") == 0;
         if (!json_is_integer(value)) continue;
         if (known == NULL) sum = more;
         else if (strcmp(key, "start_unix_ns") == 0) sum = more < sum ? more : sum;
@@ -133,6 +135,7 @@ static bool scan_shards(struct merge *merge, struct error *err)
         if (!scan_file(&scan, path, frames_is_zstd(path), take_record, merge, err) ||
             !check_shard(path, &scan, err))
             return false;
+        if (scan.n_input > merge->n_input) merge->n_input = scan.n_input;
         add_manifest(merge->sums, merge->manifest);
     }
     return true;
@@ -185,6 +188,11 @@ static bool check_order(struct merge *merge, int64_t *n_lines, struct error *err
     }
     *n_lines = (int64_t)n - n_twins;
     assert(merge->counts.n_repeated >= n_twins);
+    if (*n_lines < merge->n_input)
+        return error_set(err, ERROR_STOPPED,
+                         "%" PRId64 " of %" PRId64 " lines of the input are in none of the files; "
+                         "shards of another number may have answered them, name their files too",
+                         merge->n_input - *n_lines, merge->n_input);
     if (merge->counts.n_repeated > n_twins)
         return error_set(err, ERROR_FORMAT,
                          "%" PRId64 " ids have answers with different indices: these are not "

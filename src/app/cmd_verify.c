@@ -39,7 +39,7 @@ static const struct finding_kind {
                  not */
 } kinds[FINDINGS] = {
     [FOUND_UNFINISHED] = {"unfinished", "files whose run has not ended", 2},
-    [FOUND_LOST] = {"lost", "lines that a manifest counts and its file lacks", 2},
+    [FOUND_LOST] = {"lost", "lines that a manifest counts and the files lack", 2},
     [FOUND_TORN] = {"torn_bytes", "bytes that a broken write left", 2},
     [FOUND_MISSING] = {"missing", "lines of the input without an answer", 2},
     [FOUND_DUPLICATE] = {"duplicate", "answers to what has one already", 3},
@@ -54,10 +54,10 @@ struct verification {
     const struct options *options;
     const char *path; /* of the file that is read */
     struct ledger ledger;
-    json_t *header; /* of the first file; NULL: none yet */
-    json_t *files;  /* what is told of each */
-    json_t *file;   /* the one that is read; borrowed */
-    int64_t n_answered, n_failed;
+    json_t *header;                        /* of the first file; NULL: none yet */
+    json_t *files;                         /* what is told of each */
+    json_t *file;                          /* the one that is read; borrowed */
+    int64_t n_answered, n_failed, n_input; /* the last: of the manifest that tells most */
     int64_t n_found[FINDINGS];
     char named[FINDINGS][NAMED_MAX][NAME_BYTES]; /* the first of each kind */
     int32_t n_named[FINDINGS];
@@ -149,6 +149,7 @@ static void judge_file(struct verification *found, const struct scan *scan)
     else if (scan->torn_bytes > 0)
         find(found, FOUND_TORN, scan->torn_bytes, "%s from byte %" PRId64 " on", path,
              scan->torn_at_bytes);
+    if (scan->n_input > found->n_input) found->n_input = scan->n_input;
     /* Where the input is there, it knows better. */
     if (found->options->against != NULL) return;
     if (scan->n_manifest > scan->n_records)
@@ -298,15 +299,21 @@ static void print_text(const struct verification *found, const char *verdict)
     printf("verdict: %s\n", verdict);
 }
 
-/* Without the input only names tell that a shard's file is missing. */
+/* Without the input names tell that a shard's file is missing, or manifests how many lines the
+ * input had: shards of another number may have answered some. */
 static void find_shards(struct verification *found)
 {
     const struct options *options = found->options;
+    int64_t n_left = found->n_input - found->n_answered - found->n_failed;
     int32_t missing, count;
     assert(options->n_operands > 0);
-    if (options->against == NULL &&
-        !shard_are_all(options->operands, options->n_operands, &missing, &count))
+    if (options->against != NULL) return;
+    if (!shard_are_all(options->operands, options->n_operands, &missing, &count))
         find(found, FOUND_UNFINISHED, 1, "shard %d of %d is not among the files", missing, count);
+    else if (n_left > 0 && found->n_found[FOUND_LOST] == 0)
+        find(found, FOUND_LOST, n_left,
+             "%" PRId64 " of %" PRId64 " lines of the input are in none of the files", n_left,
+             found->n_input);
 }
 
 static bool conclude(struct verification *found, int *status, struct error *err)

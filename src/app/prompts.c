@@ -648,6 +648,12 @@ enum prompts_status prompts_next(struct prompts *prompts, struct prompt *prompt,
     return status;
 }
 
+int64_t prompts_lines(const struct prompts *prompts)
+{
+    assert(prompts != NULL);
+    return prompts->n_read;
+}
+
 int64_t prompts_answered(const struct prompts *prompts)
 {
     return prompts->n_answered;

@@ -110,7 +110,9 @@ enum prompts_status prompts_next(struct prompts *prompts, struct prompt *prompt,
  * input had another line or its end. Only after the first line. */
 bool prompts_wait(struct prompts *prompts, int hurry_fd);
 
-/* Lines that were read past because they are answered; lines that were left to other shards. */
+/* Lines of the input so far; those that were read past because they are answered; those that were
+ * left to other shards. */
+int64_t prompts_lines(const struct prompts *prompts);
 int64_t prompts_answered(const struct prompts *prompts);
 int64_t prompts_foreign(const struct prompts *prompts);
 

@@ -86,6 +86,7 @@ struct report_manifest {
     const char *program, *backend;
     uint64_t start_unix_ns;
     int64_t n_found_failed; /* of report.n_found */
+    int64_t n_input;        /* lines of the input, of a complete one */
     bool is_complete;
 };
 char *report_manifest(const struct report *report, const struct report_manifest *manifest,

@@ -83,6 +83,7 @@ static void count_record(struct scan *scan, const struct scan_record *record)
 {
     const char *word = json_string_value(json_object_get(record->value, "verdict"));
     const json_t *lines = json_object_get(record->value, "lines");
+    const json_t *input = json_object_get(record->value, "input_lines");
     assert(scan->has_header || record->kind == SCAN_HEADER);
     scan->has_header = true;
     scan->n_records += record->kind == SCAN_ANSWER;
@@ -90,6 +91,7 @@ static void count_record(struct scan *scan, const struct scan_record *record)
     scan->is_complete = scan->has_manifest && word != NULL && strcmp(word, "complete") == 0;
     scan->n_manifest =
         scan->has_manifest && json_is_integer(lines) ? json_integer_value(lines) : -1;
+    scan->n_input = scan->has_manifest ? json_integer_value(input) : 0;
 }
 
 /* A run that was forced to go on has another model or other settings; the same header again is that
@@ -182,6 +184,7 @@ static bool judge_tail(struct walk *walk, struct frames *frames, const struct fr
     assert(broken->begin_bytes >= scan->keep_bytes);
     scan->has_manifest = scan->is_complete = false;
     scan->n_manifest = -1;
+    scan->n_input = 0;
     scan->torn_at_bytes = broken->begin_bytes;
     if (!scan->has_header && !frames_start(frames, &start, walk->err)) return false;
     scan->is_foreign = !scan->has_header && !is_torn_start(walk, start);
