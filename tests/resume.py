@@ -342,7 +342,7 @@ def check_settings(program, folder, _options):
     merged = folder / "merged.jsonl"
     done = subprocess.run([program, "merge", "-o", merged, box.output], capture_output=True,
                           text=True, check=False)
-    assert done.returncode == 65 and "with --threshold 0.8, the first file 0.9" in done.stderr
+    assert done.returncode == 65 and "answers of both kinds are not merged" in done.stderr
     assert box.run("--threshold", "0.8", "-f", "--limit", "3")[0] == 0
     header, answers, _ = box.records()
     assert len(answers) == 3 and header["settings"] == {"threshold": "0.8"}
@@ -415,6 +415,25 @@ def check_damage(program, folder, _options):
     status, message = box.run("--resume=force")
     assert status == 0 and "left from a broken write" in message, message
     assert box.records()[1] == expected
+
+
+def check_twice(program, folder, _options):
+    """an answer that is there twice is told, not taken; merge keeps one"""
+    box = Box(program, folder, "out.jsonl")
+    box.write(make_lines()[:4])
+    assert box.run("-q")[0] == 0
+    lines = box.text().splitlines(keepends=True)
+    box.output.write_text("".join(lines[:-1] + lines[2:3] + lines[-1:]), encoding="utf-8")
+    status, message = box.run()
+    assert status == 65 and "holds answers to what has one already: 1" in message, message
+    assert box.verify()[0] == 65
+    done = subprocess.run([program, "merge", "-o", folder / "one.jsonl", box.output], check=True,
+                          capture_output=True, text=True)
+    assert "kept once: 1" in done.stderr, done
+    box.output = folder / "one.jsonl"
+    assert box.verify("--against", box.input)[0] == 0
+    status, message = box.run()
+    assert status == 0 and "nothing is left to do" in message, message
 
 
 def check_full_disk(program, folder, _options):
@@ -546,7 +565,7 @@ def check_backend(program, folder, _options):
 
 CHECKS = [check_kills, check_stop, check_five_seconds, check_second_signal,
           check_time_limit, check_failures_count, check_settings, check_lines, check_foreign,
-          check_damage, check_full_disk, check_pipes, check_strict_and_preview, check_two,
+          check_damage, check_twice, check_full_disk, check_pipes, check_strict_and_preview, check_two,
           check_dead_owner, check_other_host, check_backend]
 
 

@@ -26,7 +26,8 @@ struct merge {
     const struct options *options;
     struct output_place place;
     struct report report;
-    int32_t shard; /* that is scanned */
+    int32_t shard;   /* that is scanned; */
+    bool has_header; /* it had one */
     struct collate *collate;
     json_t *header;    /* of the first shard; NULL: none yet */
     char *header_line; /* the same as a record */
@@ -49,6 +50,12 @@ static bool take_header(struct merge *merge, const struct scan_record *record, s
 {
     const char *path = shard_path(merge, merge->shard);
     assert(record->kind == SCAN_HEADER);
+    if (merge->has_header)
+        return error_set(err, ERROR_FORMAT,
+                         "%s was gone on with past another model or other settings "
+                         "(--resume=force), and answers of both kinds are not merged",
+                         path);
+    merge->has_header = true;
     if (!header_agree(record->value, merge->header, "the first file", path, err)) {
         err->code = ERROR_FORMAT;
         return false;
@@ -132,6 +139,7 @@ static bool scan_shards(struct merge *merge, struct error *err)
     assert(merge->collate != NULL);
     for (merge->shard = 0; merge->shard < merge->options->n_operands; merge->shard++) {
         const char *path = shard_path(merge, merge->shard);
+        merge->has_header = false;
         if (!scan_file(&scan, path, frames_is_zstd(path), take_record, merge, err) ||
             !check_shard(path, &scan, err))
             return false;

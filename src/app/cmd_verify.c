@@ -335,7 +335,7 @@ static bool conclude(struct verification *found, int *status, struct error *err)
     return error_set(
         err, ERROR_FORMAT,
         "wrong: the same command of run does not put that right; damage, and lines that "
-        "changed: --resume=force; the rest: -f begins anew");
+        "changed: --resume=force; duplicates: merge; the rest: -f begins anew");
 }
 
 bool cmd_verify(const struct options *options, int *status, struct error *err)

@@ -18,6 +18,7 @@ struct reading {
     struct resume *resume;
     const char *path;
     const json_t *header;  /* of this run */
+    int64_t n_repeated;    /* answers to what has one already */
     struct error mismatch; /* what tells it from the last header that was read */
     bool is_forced;
 };
@@ -46,6 +47,7 @@ static bool take_record(void *context, const struct scan_record *record, struct 
     if (!ledger_answer(&resume->ledger, record->key, record->line_hash, &is_new, err)) return false;
     if (record->is_failed) resume->n_failed += is_new;
     else resume->n_answered += is_new;
+    reading->n_repeated += !is_new;
     return true;
 }
 
@@ -72,6 +74,13 @@ static bool check_tail(const struct reading *reading, const struct scan *scan, s
                          "-f gets over: it begins anew",
                          path, scan->torn_at_bytes);
     if (reading->is_forced) return true;
+    if (reading->n_repeated > 0)
+        return error_set(err, ERROR_FORMAT,
+                         "%s holds answers to what has one already: %" PRId64
+                         "; 'dllm-batch merge' "
+                         "of this file keeps one of each, --resume=force goes on regardless, -f "
+                         "begins anew",
+                         path, reading->n_repeated);
     if (scan->is_long)
         return error_set(err, ERROR_FORMAT,
                          "%s is damaged at byte %" PRId64 ", and the %" PRId64

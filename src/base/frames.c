@@ -125,9 +125,11 @@ static bool reserve(struct frames *frames, size_t n, struct error *err)
 {
     assert(n <= STREAM_CHUNK_BYTES);
     if (frames->n_text > FRAMES_CONTENT_BYTES_MAX)
-        return error_set(err, ERROR_FORMAT,
-                         "%s: what ends near byte %lld holds more than %zu MiB, and no answer does",
-                         frames->path, (long long)offset(frames), FRAMES_CONTENT_BYTES_MAX >> 20);
+        return error_set(
+            err, ERROR_FORMAT,
+            "%s: what ends near byte %lld holds more than %zu MiB, and no answer does; "
+            "if somebody packed it anew, 'zstd -d' makes a file that can be read",
+            frames->path, (long long)offset(frames), FRAMES_CONTENT_BYTES_MAX >> 20);
     if (frames->n_text_max - frames->n_text >= n) return true;
     size_t n_max = 2 * frames->n_text_max + STREAM_CHUNK_BYTES;
     size_t n_most = FRAMES_CONTENT_BYTES_MAX + STREAM_CHUNK_BYTES;
