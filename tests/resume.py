@@ -565,8 +565,8 @@ def check_backend(program, folder, _options):
 
 CHECKS = [check_kills, check_stop, check_five_seconds, check_second_signal,
           check_time_limit, check_failures_count, check_settings, check_lines, check_foreign,
-          check_damage, check_twice, check_full_disk, check_pipes, check_strict_and_preview, check_two,
-          check_dead_owner, check_other_host, check_backend]
+          check_damage, check_twice, check_full_disk, check_pipes, check_strict_and_preview,
+          check_two, check_dead_owner, check_other_host, check_backend]
 
 
 def main():

@@ -254,12 +254,13 @@ static bool start_output(struct run *run, const struct window *first, struct err
 {
     assert(run->output == NULL);
     bool has_work = first->n_prompts > 0;
-    long long n_answered = (long long)prompts_answered(run->prompts);
+    const struct prompts_counts counts = prompts_counts(run->prompts);
+    long long n_answered = (long long)counts.n_answered;
     *err = first->failure;
     if (!has_work && err->code != ERROR_NONE) return false;
     /* A shard may have no lines: its file is written all the same, so that it is seen to be done.
      */
-    if (!has_work && n_answered == 0 && prompts_foreign(run->prompts) == 0)
+    if (!has_work && n_answered == 0 && counts.n_foreign == 0)
         return error_set(err, ERROR_FORMAT, "%s has no prompts", run->label);
     *err = (struct error){0};
     if (!has_work && n_answered > 0) note_nothing_left(run, n_answered);
@@ -675,7 +676,7 @@ static char *make_manifest(const struct run *run, const struct executor_counts *
                                              .backend = backend,
                                              .start_unix_ns = run->style.start_unix_ns,
                                              .n_found_failed = run->resume.n_failed,
-                                             .n_input = prompts_lines(run->prompts),
+                                             .n_input = prompts_counts(run->prompts).n,
                                              .is_complete = is_complete};
     return report_manifest(&run->report, &manifest, counts, clock_now_ns());
 }
@@ -721,7 +722,7 @@ static bool finish_output(struct run *run, bool is_ok, struct error *err)
     if (is_ok && run->shard.count > 1)
         report_note(&run->report,
                     "lines of other shards without an answer when this one began: %lld",
-                    (long long)prompts_foreign(run->prompts));
+                    (long long)prompts_counts(run->prompts).n_foreign);
     run->report.graphs = run->engine.backend.graphs;
     if (is_summed_up) report_summary(&run->report, &counts, clock_now_ns(), is_stopped);
     return is_ok;

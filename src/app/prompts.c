@@ -31,8 +31,8 @@ struct prompts {
     struct encoder encoder;
     struct ledger own, *ledger; /* of ids: `own`, or the options' */
     struct arena run, scratch;
-    int64_t n_lines, n_read; /* all lines; those that are not blank */
-    int64_t n_foreign;       /* of those, the ones of other shards */
+    int64_t n_lines; /* blank ones, too */
+    struct prompts_counts counts;
     bool is_waiting; /* prompts_wait has read `waiting`, which prompts_next has not seen yet */
     struct bytes waiting;
     enum line_status waiting_status;
@@ -42,7 +42,6 @@ struct prompts {
     struct trace_row row;      /* the row that is being read, */
     struct prompts_trace sums; /* and what became of the rows */
     bool is_skipped;           /* the line, or row, gets no line of output */
-    int64_t n_answered;        /* lines that have theirs already */
     bool saw_openai;           /* so an unreadable line gets the envelope, too */
 };
 
@@ -129,7 +128,7 @@ bool prompts_open(struct prompts **prompts, const struct prompts_options *option
 void prompts_close(struct prompts *prompts)
 {
     if (prompts == NULL) return;
-    assert(prompts->n_read <= prompts->n_lines);
+    assert(prompts->counts.n <= prompts->n_lines);
     line_reader_close(prompts->reader);
     ledger_clear(&prompts->own);
     arena_destroy(&prompts->run);
@@ -141,12 +140,6 @@ void prompts_set_executor(struct prompts *prompts, const struct executor *execut
 {
     assert(executor != NULL);
     prompts->executor = executor;
-}
-
-int64_t prompts_foreign(const struct prompts *prompts)
-{
-    assert(prompts != NULL);
-    return prompts->n_foreign;
 }
 
 int64_t prompts_ignored_line(const struct prompts *prompts)
@@ -233,9 +226,9 @@ static uint64_t id_hash(const struct prompt *prompt)
 static bool is_foreign(const struct prompts *prompts, const struct prompt *prompt)
 {
     const struct shard *shard = prompts->options.shard;
-    assert(prompts->n_read > 0);
+    assert(prompts->counts.n > 0);
     if (shard == NULL) return false;
-    return !shard_has(shard, prompts->n_read - 1, prompt->has_id ? id_hash(prompt) : 0);
+    return !shard_has(shard, prompts->counts.n - 1, prompt->has_id ? id_hash(prompt) : 0);
 }
 
 /* Looks the line up among those that were read and those that are answered. False: err says why. */
@@ -245,7 +238,7 @@ static bool look_up(struct prompts *prompts, struct prompt *prompt, uint64_t key
     if (!ledger_read(prompts->ledger, key, prompt->line_hash, &verdict, err)) return false;
     prompt->verdict = verdict;
     prompts->is_skipped = verdict == LEDGER_ANSWERED;
-    prompts->n_answered += prompts->is_skipped;
+    prompts->counts.n_answered += prompts->is_skipped;
     assert(verdict != LEDGER_REPEATED || prompt->has_id);
     if (verdict != LEDGER_CHANGED || prompts->options.only_ids) return true;
     return error_set(err, ERROR_FORMAT,
@@ -558,9 +551,9 @@ static enum line_status next_line(struct prompts *prompts, struct bytes *line, s
 /* Blank lines are read past: a writer may send one behind each line. */
 bool prompts_wait(struct prompts *prompts, int hurry_fd)
 {
-    assert(prompts->n_read > 0);
+    assert(prompts->counts.n > 0);
     const struct options *flags = prompts->options.flags;
-    if (options_is_set(flags, OPTION_limit) && prompts->n_read >= flags->limit) return true;
+    if (options_is_set(flags, OPTION_limit) && prompts->counts.n >= flags->limit) return true;
     while (!prompts->is_waiting) {
         if (!line_reader_wait(prompts->reader, hurry_fd)) return false;
         prompts->waiting_status = line_reader_next(prompts->reader, &prompts->waiting, NULL);
@@ -588,7 +581,7 @@ static enum prompts_status read_next(struct prompts *prompts, struct prompt *pro
 {
     const struct options *flags = prompts->options.flags;
     bool is_limited = options_is_set(flags, OPTION_limit);
-    if (is_limited && prompts->n_read >= flags->limit) return PROMPTS_END;
+    if (is_limited && prompts->counts.n >= flags->limit) return PROMPTS_END;
     if (!reset_scratch(prompts, err)) return PROMPTS_FAILED;
     struct bytes line = {.n = 0};
     enum line_status status = next_line(prompts, &line, err);
@@ -598,9 +591,9 @@ static enum prompts_status read_next(struct prompts *prompts, struct prompt *pro
 
     struct rejection rejection = {0};
     json_t *value = NULL;
-    prompts->n_read++;
+    prompts->counts.n++;
     const struct shard *shard = prompts->options.shard;
-    if (shard != NULL && shard->mine != NULL && prompts->n_read > shard->n_lines) {
+    if (shard != NULL && shard->mine != NULL && prompts->counts.n > shard->n_lines) {
         error_set(err, ERROR_IO, "%s has grown since it was shared out", prompts->options.path);
         return PROMPTS_FAILED;
     }
@@ -627,7 +620,7 @@ static enum prompts_status read_next(struct prompts *prompts, struct prompt *pro
     if (prompts->is_skipped && rejection.code == PROMPT_GOOD) return PROMPTS_READ;
     if (!is_ok && rejection.code == PROMPT_GOOD) return PROMPTS_FAILED;
     prompt->is_foreign = is_foreign(prompts, prompt);
-    prompts->n_foreign += prompt->is_foreign;
+    prompts->counts.n_foreign += prompt->is_foreign;
     prompt->code = rejection.code;
     prompt->message = arena_try_copy(&prompts->scratch, rejection.error.message,
                                      is_ok ? 0 : strlen(rejection.error.message));
@@ -648,13 +641,8 @@ enum prompts_status prompts_next(struct prompts *prompts, struct prompt *prompt,
     return status;
 }
 
-int64_t prompts_lines(const struct prompts *prompts)
+struct prompts_counts prompts_counts(const struct prompts *prompts)
 {
     assert(prompts != NULL);
-    return prompts->n_read;
-}
-
-int64_t prompts_answered(const struct prompts *prompts)
-{
-    return prompts->n_answered;
+    return prompts->counts;
 }

@@ -110,11 +110,13 @@ enum prompts_status prompts_next(struct prompts *prompts, struct prompt *prompt,
  * input had another line or its end. Only after the first line. */
 bool prompts_wait(struct prompts *prompts, int hurry_fd);
 
-/* Lines of the input so far; those that were read past because they are answered; those that were
- * left to other shards. */
-int64_t prompts_lines(const struct prompts *prompts);
-int64_t prompts_answered(const struct prompts *prompts);
-int64_t prompts_foreign(const struct prompts *prompts);
+/* Lines of the input so far, blank ones apart. */
+struct prompts_counts {
+    int64_t n;
+    int64_t n_answered; /* read past, because they are answered */
+    int64_t n_foreign;  /* left to other shards */
+};
+struct prompts_counts prompts_counts(const struct prompts *prompts);
 
 /* The 1-based line that first held an OpenAI field which is ignored (model, user, metadata, store);
  * 0: none so far. */

@@ -69,7 +69,7 @@ bool survey_take(struct survey *survey, struct prompts *prompts, const char *lab
         if (prompt.is_foreign) continue;
         if (!count(survey, &prompt, keep, err)) return false;
     }
-    if (survey->n_lines > 0 || prompts_foreign(prompts) > 0) return true;
+    if (survey->n_lines > 0 || prompts_counts(prompts).n_foreign > 0) return true;
     return error_set(err, ERROR_FORMAT, "%s has no prompts", label);
 }
 

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 /* A cache line, and the widest vector register. */
 enum { ALIGNMENT_BYTES = 64 };
@@ -23,8 +24,15 @@ bool arena_create(struct arena *arena, size_t bytes_max, struct error *err)
     void *base = mmap(NULL, bytes_max, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED) {
-        return error_set(err, ERROR_UNAVAILABLE, "cannot reserve %zu bytes of address space: %s",
-                         bytes_max, strerror(errno));
+        int why = errno;
+        struct rlimit limit = {.rlim_cur = RLIM_INFINITY};
+        getrlimit(RLIMIT_AS, &limit);
+        bool is_limited = limit.rlim_cur != RLIM_INFINITY;
+        return error_set(err, ERROR_UNAVAILABLE, "cannot reserve %zu bytes of address space: %s%s",
+                         bytes_max, strerror(why),
+                         is_limited ? "; 'ulimit -v' must be unlimited (Grid Engine: no h_vmem): "
+                                      "address space is no memory, which --memory bounds"
+                                    : "");
     }
     *arena = (struct arena){.base = base, .bytes_max = bytes_max};
     return true;

@@ -324,15 +324,24 @@ bool stream_read_file(const char *path, size_t bytes_max, struct arena *arena,
     return is_ok;
 }
 
+bool stream_is_named(const char *path)
+{
+    struct stat status;
+    assert(path != NULL);
+    return lstat(path, &status) == 0 || errno != ENOENT;
+}
+
 bool stream_read_regular(const char *path, size_t bytes_max, struct arena *arena,
                          struct bytes *content, struct error *err)
 {
     struct stat status;
     assert(path != NULL);
+    bool is_there = stat(path, &status) == 0;
+    if (!is_there && errno == ENOENT && stream_is_named(path))
+        return error_set(err, ERROR_NO_INPUT, "cannot read %s: it is a link that leads nowhere",
+                         path);
     /* A directory, or what is not there, is told by the reading. */
-    bool is_endless =
-        stat(path, &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode);
-    if (is_endless)
+    if (is_there && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode))
         return error_set(err, ERROR_NO_INPUT, "cannot read %s: it is no regular file", path);
     return stream_read_file(path, bytes_max, arena, content, err);
 }

@@ -39,12 +39,16 @@ int stream_open_fd(const char *path);
 /* At most `n` bytes from byte `begin` on, fewer at the file's end only; -1: errno says why. */
 ssize_t stream_read_at(int fd, void *target, size_t n, int64_t begin);
 
+/* Whether the name is there, be it that of a link which leads nowhere: then it is an error to read
+ * it, not a file that is left out. */
+bool stream_is_named(const char *path);
+
 /* Reads a whole small file (JSON, say) into `arena`, NUL-terminated; refuses > bytes_max. */
 bool stream_read_file(const char *path, size_t bytes_max, struct arena *arena,
                       struct bytes *content, struct error *err);
 
 /* The same of a folder that came from elsewhere: a pipe or a device, whose reading might never end,
- * is refused (ERROR_NO_INPUT). */
+ * is refused, and so is a link that leads nowhere (ERROR_NO_INPUT). */
 bool stream_read_regular(const char *path, size_t bytes_max, struct arena *arena,
                          struct bytes *content, struct error *err);
 

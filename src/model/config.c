@@ -280,19 +280,18 @@ static bool read_object(const char *path, bool optional, struct arena *arena, js
     size_t mark = arena->used_bytes;
     if (!stream_read_regular(path, CONFIG_BYTES_MAX, arena, &text, &first)) {
         *root = NULL;
-        if (optional && access(path, F_OK) != 0 && errno == ENOENT) return true;
+        if (optional && !stream_is_named(path)) return true;
         if (err) *err = first;
         return false;
     }
     json_error_t where;
     *root = json_read(text, JSON_REJECT_DUPLICATES, &where);
     arena_rewind(arena, mark);
-    if (!json_is_object(*root)) {
-        json_decref(*root);
-        return error_set(err, ERROR_FORMAT, "%s:%d: is not a JSON object: %s", path, where.line,
-                         where.text);
-    }
-    return true;
+    if (json_is_object(*root)) return true;
+    bool is_json = *root != NULL;
+    json_decref(*root);
+    return error_set(err, ERROR_FORMAT, "%s:%d: is not a JSON object%s%s", path,
+                     is_json ? 1 : where.line, is_json ? "" : ": ", is_json ? "" : where.text);
 }
 
 static void config_read_main(struct reader *reader, struct model_config *config)

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -115,6 +116,37 @@ static bool read_tensor(struct tensor *tensor, const json_t *entry, const char *
     return true;
 }
 
+static int compare_places(const void *left, const void *right)
+{
+    const struct tensor *a = left, *b = right;
+    assert(a->file == b->file);
+    uintptr_t a_end = (uintptr_t)a->data + a->n_bytes, b_end = (uintptr_t)b->data + b->n_bytes;
+    if (a->data != b->data) return (uintptr_t)a->data < (uintptr_t)b->data ? -1 : 1;
+    return (a_end > b_end) - (a_end < b_end);
+}
+
+/* The format has no holes and nothing that is shared, so anything else is a file whose numbers are
+ * not where its header says. `tensors` [n] are all of the file; they are sorted. */
+static bool check_places(struct tensor *tensors, size_t n, const char *data, size_t data_bytes,
+                         struct error *err)
+{
+    const char *next = data;
+    assert(data != NULL);
+    qsort(tensors, n, sizeof *tensors, compare_places);
+    for (size_t i = 0; i < n; i++) {
+        if (tensors[i].data != next)
+            return error_set(err, ERROR_FORMAT,
+                             "%s: tensor %.200s: its data begin at byte %td of the data, must be "
+                             "%td, where those before it end",
+                             tensors[i].file, tensors[i].name, (const char *)tensors[i].data - data,
+                             next - data);
+        next += tensors[i].n_bytes;
+    }
+    if (n == 0 || next == data + data_bytes) return true;
+    return error_set(err, ERROR_FORMAT, "%s: %td bytes lie behind its last tensor", tensors[0].file,
+                     data + data_bytes - next);
+}
+
 /* Adds the tensors of file `i`; a name that an earlier file has too is refused. */
 static bool add_tensors(struct safetensors *files, json_t *const *headers, int32_t i,
                         struct arena *arena, struct error *err)
@@ -126,6 +158,7 @@ static bool add_tensors(struct safetensors *files, json_t *const *headers, int32
     memcpy(&header_bytes, file->map, 8);
     const char *data = (const char *)file->map + 8 + header_bytes;
     size_t data_bytes = file->n_bytes - 8 - (size_t)header_bytes;
+    int32_t n_before = files->n_tensors;
     const char *name;
     json_t *entry;
     json_object_foreach(headers[i], name, entry)
@@ -146,7 +179,8 @@ static bool add_tensors(struct safetensors *files, json_t *const *headers, int32
             return error_set(err, ERROR_FORMAT, "%s: too many tensors", file->path);
         files->tensors[files->n_tensors++] = tensor;
     }
-    return true;
+    return check_places(&files->tensors[n_before], (size_t)(files->n_tensors - n_before), data,
+                        data_bytes, err);
 }
 
 /* Parses a mapped file's header; NULL with err set when it is damaged. */
@@ -183,7 +217,8 @@ static int32_t read_index(const char *path, const char **names, struct arena *ar
     json_t *map = json_object_get(root, "weight_map"), *value;
     const char *key;
     int32_t n = json_is_object(map) ? 0 : -1;
-    if (n < 0) error_set(err, ERROR_FORMAT, "%s: \"weight_map\" is missing", path);
+    if (root == NULL) error_set(err, ERROR_FORMAT, "%s:%d: %s", path, where.line, where.text);
+    else if (n < 0) error_set(err, ERROR_FORMAT, "%s: \"weight_map\" is no object", path);
     json_object_foreach(map, key, value)
     {
         const char *name = json_string_value(value);
@@ -191,7 +226,10 @@ static int32_t read_index(const char *path, const char **names, struct arena *ar
         while (name && i < n && strcmp(names[i], name) != 0)
             i++;
         if (n < 0 || (name && i < n)) continue;
-        if (!name || strchr(name, '/') || n == FILES_MAX) {
+        if (n == FILES_MAX) {
+            error_set(err, ERROR_FORMAT, "%s: names more than %d shards", path, FILES_MAX);
+            n = -1;
+        } else if (!name || strchr(name, '/')) {
             error_set(err, ERROR_FORMAT, "%s: tensor %.200s: its shard is no plain file name", path,
                       key);
             n = -1;
@@ -210,7 +248,7 @@ static int32_t list_files(const char *model_dir, const char **names, struct aren
 {
     char path[4096];
     snprintf(path, sizeof path, "%s/model.safetensors.index.json", model_dir);
-    if (access(path, F_OK) == 0) return read_index(path, names, arena, err);
+    if (stream_is_named(path)) return read_index(path, names, arena, err);
     names[0] = "model.safetensors";
     return 1;
 }

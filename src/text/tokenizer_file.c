@@ -44,7 +44,7 @@ static struct path path_in(const char *dir, const char *name)
 /* A file that is there but cannot be read is an error later, not a missing one. */
 static bool is_there(const char *dir, const char *name)
 {
-    return access(path_in(dir, name).text, F_OK) == 0;
+    return stream_is_named(path_in(dir, name).text);
 }
 
 /* NULL: not JSON; `err` says where. */
