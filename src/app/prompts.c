@@ -86,8 +86,10 @@ static bool learn_trace(struct prompts *prompts, struct error *err)
         *err = (struct error){0};
         return true;
     }
-    if (status != LINE_READ)
+    if (status == LINE_END)
         return error_set(err, ERROR_FORMAT, "%s has no rows", prompts->options.path);
+    if (status == LINE_TOO_LONG)
+        error_set(err, ERROR_FORMAT, "the line has more than %zu bytes", PROMPTS_LINE_BYTES_MAX);
     return error_wrap(err, "%s:%lld", prompts->options.path, (long long)prompts->n_lines);
 }
 

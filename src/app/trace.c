@@ -186,6 +186,8 @@ static bool read_calendar(const char *text, uint64_t *stamp_ns)
                     minute < 60 && second >= 0 && second <= 60;
     text += n;
     if (!is_valid || year > 2199 || !read_fraction(&text, &ns)) return false;
+    int64_t next_month = count_days(year + month / 12, month % 12 + 1, 1);
+    if (count_days(year, month, day) >= next_month) return false;
     if (*text == '+' || *text == '-') {
         sign = *text;
         if (sscanf(text + 1, "%2d:%2d%n", &zone_hour, &zone_minute, &n) != 2) return false;

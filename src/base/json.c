@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "base/error.h"
+#include "base/stream.h"
 
 /* What jansson takes for an object, a list, a value in one of them, and a key. */
 enum { OBJECT_BYTES = 224, LIST_BYTES = 136, VALUE_BYTES = 56, KEY_BYTES = 110 };
@@ -56,6 +57,29 @@ json_t *json_read(struct bytes text, size_t flags, json_error_t *where)
     snprintf(where->text, sizeof where->text, "%s",
              is_large ? "holds more values than anything of its kind" : "not enough memory");
     return NULL;
+}
+
+json_t *json_read_object(const char *path, size_t bytes_max, size_t flags, struct error *err)
+{
+    struct arena arena;
+    struct bytes text;
+    json_error_t where;
+    json_t *root = NULL;
+    assert(bytes_max > 0);
+    if (!arena_create(&arena, bytes_max + 4096, err)) return NULL;
+    if (stream_read_regular(path, bytes_max, &arena, &text, err)) {
+        root = json_read(text, flags | JSON_REJECT_DUPLICATES, &where);
+        if (root == NULL)
+            error_set(err, ERROR_FORMAT, "%s:%d: is not a JSON object: %s", path, where.line,
+                      where.text);
+        else if (!json_is_object(root)) {
+            error_set(err, ERROR_FORMAT, "%s: is not a JSON object", path);
+            json_decref(root);
+            root = NULL;
+        }
+    }
+    arena_destroy(&arena);
+    return root;
 }
 
 /* The next character from `at` on that jansson leaves as it is and a terminal would obey; the end:

@@ -191,6 +191,11 @@ static bool decode_zstd(struct stream *stream, char *target, size_t n_bytes_max,
     size_t hint = ZSTD_decompressStream(stream->zstd, &out, &in);
     if (ZSTD_isError(hint)) {
         bool is_memory = ZSTD_getErrorCode(hint) == ZSTD_error_memory_allocation;
+        if (ZSTD_getErrorCode(hint) == ZSTD_error_frameParameter_windowTooLarge)
+            return error_set(
+                err, ERROR_FORMAT,
+                "%s needs a window above 128 MiB to be unpacked; pack it without --long",
+                stream->label);
         return error_set(err, is_memory ? ERROR_UNAVAILABLE : ERROR_FORMAT,
                          "%s is damaged zstd data: %s", stream->label, ZSTD_getErrorName(hint));
     }

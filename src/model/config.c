@@ -269,31 +269,6 @@ static void read_generation(struct reader *reader, struct model_config *config, 
     }
 }
 
-/* Reads one JSON object; `root` must be released. With `optional`, a missing file gives NULL. */
-static bool read_object(const char *path, bool optional, struct arena *arena, json_t **root,
-                        struct error *err)
-{
-    assert(path);
-    assert(root);
-    struct bytes text;
-    struct error first = {0};
-    size_t mark = arena->used_bytes;
-    if (!stream_read_regular(path, CONFIG_BYTES_MAX, arena, &text, &first)) {
-        *root = NULL;
-        if (optional && !stream_is_named(path)) return true;
-        if (err) *err = first;
-        return false;
-    }
-    json_error_t where;
-    *root = json_read(text, JSON_REJECT_DUPLICATES, &where);
-    arena_rewind(arena, mark);
-    if (json_is_object(*root)) return true;
-    bool is_json = *root != NULL;
-    json_decref(*root);
-    return error_set(err, ERROR_FORMAT, "%s:%d: is not a JSON object%s%s", path,
-                     is_json ? 1 : where.line, is_json ? "" : ": ", is_json ? "" : where.text);
-}
-
 static void config_read_main(struct reader *reader, struct model_config *config)
 {
     if (!find_family(reader, config)) return;
@@ -309,18 +284,19 @@ bool config_read(struct model_config *config, const char *model_dir, struct aren
     assert(model_dir);
     char path[4096];
     struct model_config found = {.top_p = 1.0};
-    json_t *root = NULL;
     if (snprintf(path, sizeof path, "%s/config.json", model_dir) >= (int)sizeof path)
         return error_set(err, ERROR_NO_INPUT, "the model folder's name is too long");
-    if (!read_object(path, false, arena, &root, err)) return false;
+    json_t *root = json_read_object(path, CONFIG_BYTES_MAX, 0, err);
+    if (!root) return false;
     struct reader reader = {.path = path, .root = root, .err = err};
     config_read_main(&reader, &found);
     json_decref(root);
     if (reader.failed) return false;
 
     snprintf(path, sizeof path, "%s/generation_config.json", model_dir);
-    if (!read_object(path, true, arena, &root, err)) return false;
-    if (root) {
+    if (stream_is_named(path)) {
+        root = json_read_object(path, CONFIG_BYTES_MAX, 0, err);
+        if (!root) return false;
         reader = (struct reader){.path = path, .root = root, .err = err};
         read_generation(&reader, &found, arena);
         json_decref(root);

@@ -127,11 +127,11 @@ static int compare_places(const void *left, const void *right)
 
 /* The format has no holes and nothing that is shared, so anything else is a file whose numbers are
  * not where its header says. `tensors` [n] are all of the file; they are sorted. */
-static bool check_places(struct tensor *tensors, size_t n, const char *data, size_t data_bytes,
-                         struct error *err)
+static bool check_places(struct tensor *tensors, size_t n, const char *path, const char *data,
+                         const char *end, struct error *err)
 {
     const char *next = data;
-    assert(data != NULL);
+    assert(data <= end);
     qsort(tensors, n, sizeof *tensors, compare_places);
     for (size_t i = 0; i < n; i++) {
         if (tensors[i].data != next)
@@ -142,9 +142,9 @@ static bool check_places(struct tensor *tensors, size_t n, const char *data, siz
                              next - data);
         next += tensors[i].n_bytes;
     }
-    if (n == 0 || next == data + data_bytes) return true;
-    return error_set(err, ERROR_FORMAT, "%s: %td bytes lie behind its last tensor", tensors[0].file,
-                     data + data_bytes - next);
+    if (next == end) return true;
+    return error_set(err, ERROR_FORMAT, "%s: %td bytes lie behind its last tensor", path,
+                     end - next);
 }
 
 /* Adds the tensors of file `i`; a name that an earlier file has too is refused. */
@@ -179,8 +179,8 @@ static bool add_tensors(struct safetensors *files, json_t *const *headers, int32
             return error_set(err, ERROR_FORMAT, "%s: too many tensors", file->path);
         files->tensors[files->n_tensors++] = tensor;
     }
-    return check_places(&files->tensors[n_before], (size_t)(files->n_tensors - n_before), data,
-                        data_bytes, err);
+    return check_places(&files->tensors[n_before], (size_t)(files->n_tensors - n_before),
+                        file->path, data, data + data_bytes, err);
 }
 
 /* Parses a mapped file's header; NULL with err set when it is damaged. */
@@ -210,15 +210,12 @@ static json_t *parse_header(const struct safetensors_file *file, struct error *e
 static int32_t read_index(const char *path, const char **names, struct arena *arena,
                           struct error *err)
 {
-    struct bytes text;
-    json_error_t where;
-    if (!stream_read_regular(path, INDEX_BYTES_MAX, arena, &text, err)) return -1;
-    json_t *root = json_read(text, JSON_REJECT_DUPLICATES, &where);
+    json_t *root = json_read_object(path, INDEX_BYTES_MAX, 0, err);
+    if (!root) return -1;
     json_t *map = json_object_get(root, "weight_map"), *value;
     const char *key;
     int32_t n = json_is_object(map) ? 0 : -1;
-    if (root == NULL) error_set(err, ERROR_FORMAT, "%s:%d: %s", path, where.line, where.text);
-    else if (n < 0) error_set(err, ERROR_FORMAT, "%s: \"weight_map\" is no object", path);
+    if (n < 0) error_set(err, ERROR_FORMAT, "%s: \"weight_map\" is no object", path);
     json_object_foreach(map, key, value)
     {
         const char *name = json_string_value(value);

@@ -47,19 +47,6 @@ static bool is_there(const char *dir, const char *name)
     return stream_is_named(path_in(dir, name).text);
 }
 
-/* NULL: not JSON; `err` says where. */
-static json_t *parse_json(struct bytes content, size_t flags, struct error *err)
-{
-    assert(content.data != NULL);
-    json_error_t error;
-    json_t *json = json_read(content, flags | JSON_REJECT_DUPLICATES, &error);
-    if (json == NULL) {
-        error_set(err, ERROR_FORMAT, "line %d, column %d: %s", error.line, error.column,
-                  error.text);
-    }
-    return json;
-}
-
 /* Reads `dir`/`name`, which is there, NUL-terminated, into `arena`. ERROR_NO_INPUT is left to those
  * that are not: without a tokenizer a run goes on. */
 static bool read_text(const char *dir, const char *name, struct arena *arena, struct bytes *content,
@@ -75,15 +62,9 @@ static bool read_text(const char *dir, const char *name, struct arena *arena, st
 /* NULL: `err` names the file. The caller owns the value. */
 static json_t *read_json(const char *dir, const char *name, size_t flags, struct error *err)
 {
-    struct arena arena;
-    if (!arena_create(&arena, FILE_BYTES_MAX + PATH_BYTES_MAX, err)) return NULL;
-    struct bytes content;
-    json_t *json = NULL;
-    if (read_text(dir, name, &arena, &content, err)) {
-        json = parse_json(content, flags, err);
-        if (json == NULL) error_wrap(err, "%s/%s", dir, name);
-    }
-    arena_destroy(&arena);
+    json_t *json = json_read_object(path_in(dir, name).text, FILE_BYTES_MAX, flags, err);
+    assert(json == NULL || json_is_object(json));
+    if (json == NULL && err != NULL && err->code == ERROR_NO_INPUT) err->code = ERROR_IO;
     return json;
 }
 
@@ -260,8 +241,10 @@ bool tokenizer_file_parse(struct tokenizer *tokenizer, struct bytes json, struct
     assert(json.data != NULL);
     assert(tokenizer->arena.base != NULL);
     tokenizer->facts.source = "tokenizer.json";
-    json_t *root = parse_json(json, 0, err);
-    bool ok = root != NULL && tokenizer_json_read(tokenizer, root, NULL, err);
+    json_error_t where;
+    json_t *root = json_read(json, JSON_REJECT_DUPLICATES, &where);
+    if (root == NULL) return error_set(err, ERROR_FORMAT, "line %d: %s", where.line, where.text);
+    bool ok = tokenizer_json_read(tokenizer, root, NULL, err);
     json_decref(root);
     return ok;
 }

@@ -117,6 +117,25 @@ Test(safetensors, an_index_without_shards_is_refused)
 {
     write_index("{\"weight_map\": {}}");
     expect_refused("names no shard");
+    write_index("{\"weight_map\": []}");
+    expect_refused("\"weight_map\" is no object");
+    write_index("{\n\"weight_map\": ");
+    expect_refused("index.json:2: ");
+}
+
+Test(safetensors, an_index_of_too_many_shards_is_refused)
+{
+    char *text = NULL;
+    size_t n_bytes;
+    FILE *out = open_memstream(&text, &n_bytes);
+    fputs("{\"weight_map\": {\"x\": \"0\"", out);
+    for (int i = 1; i <= 1024; i++)
+        fprintf(out, ", \"%d\": \"%d\"", i, i);
+    fputs("}}", out);
+    fclose(out);
+    write_index(text);
+    expect_refused("names more than 1024 shards");
+    free(text);
 }
 
 Test(safetensors, lengths_that_lie_are_refused)
@@ -146,6 +165,34 @@ Test(safetensors, damaged_headers_are_refused)
                           "needs 4 bytes");
     expect_header_refused("{\"x\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[-4,0]}}",
                           "reach outside");
+}
+
+#define F32_AT(name, begin, end)                                                                   \
+    "\"" name "\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[" begin "," end "]}"
+
+/* As the format wants it: every byte of the data is one tensor's. */
+Test(safetensors, tensors_that_overlap_or_leave_holes_are_refused)
+{
+    struct safetensors files;
+    expect_header_refused("{" F32_AT("x", "0", "8") "," F32_AT("y", "4", "12") "}",
+                          "tensor y: its data begin at byte 4 of the data, must be 8");
+    expect_header_refused("{" F32_AT("x", "0", "8") "," F32_AT("y", "0", "8") "}", "must be 8");
+    expect_header_refused("{" F32_AT("x", "8", "16") "}", "must be 0");
+    expect_header_refused("{" F32_AT("x", "0", "8") "}", "8 bytes lie behind its last tensor");
+    expect_header_refused("{}", "16 bytes lie behind its last tensor");
+    /* One too few: the blank that ends the header would be the first byte of the data. */
+    write_model("model.safetensors", "{" F32_AT("x", "0", "8") "} ",
+                strlen("{" F32_AT("x", "0", "8") "}"), 8);
+    expect_refused("1 bytes lie behind");
+    /* In any order, and empty ones anywhere. */
+    write_model(
+        "model.safetensors",
+        "{" F32_AT("x", "8", "16") "," F32_AT(
+            "y", "0", "8") ",\"z\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[8,8]}}",
+        0, 16);
+    cr_assert(safetensors_open(&files, folder, &arena, NULL));
+    cr_assert_eq(files.n_tensors, 3);
+    safetensors_close(&files);
 }
 
 Test(safetensors, a_file_too_short_for_a_header_is_refused)

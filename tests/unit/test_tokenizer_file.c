@@ -259,16 +259,18 @@ Test(tokenizer_file, added_tokens_of_other_kinds_are_refused)
 Test(tokenizer_file, damaged_json_is_refused_with_its_place)
 {
     write_file("tokenizer.json", "{\n \"model\": {,}}");
-    check_refused(ERROR_FORMAT, "/tokenizer.json: line 2, column ");
+    check_refused(ERROR_FORMAT, "/tokenizer.json:2: is not a JSON object: ");
     write_file("tokenizer.json", "");
-    check_refused(ERROR_FORMAT, "/tokenizer.json: line 1");
+    check_refused(ERROR_FORMAT, "/tokenizer.json:1: is");
     write_file("tokenizer.json", "[1, 2]");
-    check_refused(ERROR_FORMAT, "/tokenizer.json: it holds a list, not an object");
+    check_refused(ERROR_FORMAT, "/tokenizer.json: is not a JSON object");
     write_file("tokenizer.json", "{\"model\": \"\xFF\"}");
-    check_refused(ERROR_FORMAT, "/tokenizer.json: line 1");
+    check_refused(ERROR_FORMAT, "/tokenizer.json:1: is");
     write_changed("", "");
     write_file("tokenizer_config.json", "{\"a\": 1");
-    check_refused(ERROR_FORMAT, "/tokenizer_config.json: line 1");
+    check_refused(ERROR_FORMAT, "/tokenizer_config.json:1: is");
+    write_file("tokenizer_config.json", "[]");
+    check_refused(ERROR_FORMAT, "/tokenizer_config.json: is not a JSON object");
 }
 
 Test(tokenizer_file, a_folder_without_tokenizer_is_no_input)
@@ -428,5 +430,5 @@ Test(tokenizer_file, damaged_merges_are_refused_with_their_place)
     check_ids(tokenizer, "abb", (int32_t[]){2, 1}, 2);
     tokenizer_close(tokenizer);
     write_file("vocab.json", "[]");
-    check_refused(ERROR_FORMAT, "model.vocab is a list");
+    check_refused(ERROR_FORMAT, "vocab.json: is not a JSON object");
 }

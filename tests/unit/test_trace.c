@@ -179,6 +179,9 @@ Test(trace, calendar_times_count_leap_years_and_zones)
     expect_row(azure, "2000-03-01 00:30:00.5+01:00,1,1", UINT64_C(951867000500000000), 1, 1);
     expect_row(azure, "1999-12-31 23:30:00-00:45,1,1", UINT64_C(946685700000000000), 1, 1);
     expect_refusal(azure, "1969-12-31 23:59:59,1,1", "TIMESTAMP");
+    expect_refusal(azure, "2001-02-29 12:00:00,1,1", "TIMESTAMP");
+    expect_refusal(azure, "2023-11-31 12:00:00,1,1", "TIMESTAMP");
+    expect_row(azure, "2023-12-31 00:00:00,1,1", UINT64_C(1703980800000000000), 1, 1);
 }
 
 /* ---- arrivals ---- */

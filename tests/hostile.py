@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""Files from someone else: they may make the program refuse, with the reason, and no more. What
+the formats themselves get wrong is in the unit tests and the fuzz targets (tests/fuzz).
+
+Usage: hostile.py EXECUTABLE
+"""
+
+import json
+import os
+import pathlib
+import resource
+import shutil
+import struct
+import subprocess
+import sys
+
+from cases import outside_of_jobs, run_cases
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+MODEL = ROOT / "data" / "models" / "tiny-llada"
+PROMPTS = ROOT / "data" / "prompts" / "demo.jsonl"
+SECONDS_MAX = 60
+MEBIBYTES_MAX = 400  # of memory, whatever a file of 60 MB says
+# Ends a line, moves the cursor, sets a title, turns the direction of writing.
+TRICKS = "\x1b]0;title\x07\x1b[2J\x9b1m\u202egnp\u2066\u2028"
+MODEL_FILES = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+               "model.safetensors", "model.safetensors.index.json"]
+
+
+def call(program, folder, *words, **more):
+    """What the program did, with both outputs as text."""
+    return subprocess.run([os.path.abspath(program), *map(str, words)], cwd=folder, check=False,
+                          capture_output=True, encoding="utf-8", errors="surrogateescape",
+                          timeout=SECONDS_MAX, env=outside_of_jobs(), stdin=subprocess.DEVNULL,
+                          **more)
+
+
+def copy_model(folder, name="model"):
+    return pathlib.Path(shutil.copytree(MODEL, folder / name))
+
+
+def escapes_reach_no_terminal(program, folder):
+    """control characters in names, ids and headers are shown as something else"""
+    model = copy_model(folder, "m" + TRICKS)
+    (folder / "p.jsonl").write_text(json.dumps({"id": TRICKS, "prompt": TRICKS}) + "\n"
+                                    + json.dumps({"id": "x" + TRICKS, "gen_length": TRICKS}))
+    name = f"o{TRICKS}.jsonl"
+    run = ["run", "-m", model, "--limit", "2"]
+    (folder / "h.jsonl").write_text(json.dumps(
+        {"header": {"format": 1, "program": TRICKS, "backend": TRICKS, "settings": {TRICKS: TRICKS},
+                    "model": {"name": TRICKS, "hash": TRICKS}}}) + "\n")
+    profile = json.loads((ROOT / "data" / "profiles" / "h200.json").read_text())
+    (folder / "t.json").write_text(json.dumps(profile | {TRICKS: {"value": TRICKS}}))
+    (folder / "t.csv").write_text(f"{TRICKS},b\n1,{TRICKS}\n")
+    commands = [
+        [*run, "-o", name, "p.jsonl"], [*run, "-o", name, "p.jsonl"],
+        [*run, "-o", "-", "--no-compress", "p.jsonl"],
+        [*run, "-v", "--dry-run", "-o", name, "p.jsonl"], [*run, "-o", "h.jsonl", "p.jsonl"],
+        ["verify", name, "h.jsonl"], ["verify", "--json", name, "h.jsonl"],
+        ["verify", name, "--against", "p.jsonl"], ["merge", "-o", "m.jsonl", name, "h.jsonl"],
+        ["report", name], ["report", "--json", name], ["inspect", model],
+        ["plan", "-m", model, "--profile", "h200", "p.jsonl"],
+        ["plan", "--json", "-m", model, "--profile", "h200", "p.jsonl"],
+        ["plan", "-m", model, "--profile", "t.json", "p.jsonl"],
+        ["replay", "-m", model, "--profile", "h200", "t.csv"],
+        ["replay", "-m", model, "--profile", "h200", "-o", "r" + TRICKS, "p.jsonl"],
+        [TRICKS], ["run", "--" + TRICKS], ["run", "-m", TRICKS, TRICKS],
+    ]
+    for words in commands:
+        done = call(program, folder, *words)
+        assert done.returncode >= 0 and done.stdout + done.stderr, (words, done)
+        for shown in (done.stdout + done.stderr).replace("\n", ""):
+            is_obeyed = ord(shown) < 32 or 127 <= ord(shown) < 160
+            assert not is_obeyed and shown not in "\u202e\u2066\u2028", (words, done)
+    header = json.loads((folder / name).read_text().splitlines()[0])["header"]
+    assert "\x1b" not in header["model"]["name"], header
+    ids = [json.loads(line).get("id") for line in (folder / name).read_text().splitlines()]
+    assert TRICKS in ids and "x" + TRICKS in ids, ids
+
+
+def nul_bytes_are_characters(program, folder):
+    """an id with a NUL is answered, found again, merged and reported"""
+    (folder / "p.jsonl").write_text('{"id": "a\\u0000b", "prompt": "1+2"}\n'
+                                    '{"id": "a\\u0000c", "prompt": "1+2"}\n')
+    run = ["run", "-m", MODEL, "-o", "o.jsonl", "p.jsonl"]
+    assert call(program, folder, *run).returncode == 0
+    assert "nothing is left to do" in call(program, folder, *run).stderr
+    for words in (["verify", "o.jsonl", "--against", "p.jsonl"], ["merge", "-o", "m", "o.jsonl"],
+                  ["report", "o.jsonl"]):
+        done = call(program, folder, *words)
+        assert done.returncode == 0, done
+
+
+def many_values_take_no_memory(program, folder):
+    """a text of 60 million letters that would be gigabytes of values is refused"""
+    many = '{"header":{"format":1,"x":[' + "{}," * 20_000_000 + "{}]}}"
+    (folder / "o.jsonl").write_text(many + "\n")
+    subprocess.run(["zstd", "-q", folder / "o.jsonl"], check=True)
+    model = copy_model(folder)
+    prompts = folder / "p.jsonl"
+    prompts.write_text('{"prompt": "1+2"}\n' + many[:12_000_000] + "\n")
+    commands = [(["verify", "o.jsonl.zst"], 65), (["report", "o.jsonl.zst"], 65),
+                (["merge", "-o", "m", "o.jsonl"], 65),
+                (["run", "-m", model, "-o", "o.jsonl", "p.jsonl"], 73),
+                (["run", "-m", model, "-o", "new.jsonl", "p.jsonl"], 1),
+                (["replay", "-m", model, "--profile", "h200", "o.jsonl"], 65)]
+
+    def check(words, status):
+        done = call(program, folder, *words)
+        assert done.returncode == status, done
+
+    for command in commands:
+        check(*command)
+    (model / "tokenizer.json").write_text(many)
+    check(["inspect", model], 65)
+    (model / "tokenizer.json").unlink()
+    text = many.encode()
+    (model / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    check(["inspect", model], 65)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
+    assert peak < MEBIBYTES_MAX, f"{peak} MiB"
+    print(f"# {peak} MiB at most")
+
+
+def links_that_lead_nowhere_are_no_missing_files(program, folder):
+    """a dangling link in a model folder, or in place of an output's lock, is refused"""
+    for name in MODEL_FILES:
+        model = copy_model(folder)
+        (model / name).unlink(missing_ok=True)
+        (model / name).symlink_to("nowhere")
+        for words in (["inspect", model],
+                      ["run", "-m", model, "--limit", "1", "-o", "-", PROMPTS]):
+            done = call(program, folder, *words)
+            assert done.returncode in (65, 66, 74) and name in done.stdout + done.stderr, done
+        shutil.rmtree(model)
+    (folder / "o.jsonl.lock").symlink_to("nowhere")
+    done = call(program, folder, "run", "-m", MODEL, "-o", "o.jsonl", PROMPTS)
+    assert done.returncode == 73 and "o.jsonl.lock" in done.stderr, done
+
+
+def pipes_are_not_waited_for(program, folder):
+    """a pipe in a model folder is refused at once: nobody will ever write to it"""
+    for name in MODEL_FILES:
+        model = copy_model(folder)
+        if name.endswith("index.json"):
+            (model / "model.safetensors").unlink()
+        (model / name).unlink(missing_ok=True)
+        os.mkfifo(model / name)
+        for words in (["inspect", model], ["run", "-m", model, "-o", "-", PROMPTS]):
+            done = call(program, folder, *words)
+            assert done.returncode in (65, 66, 74) and name in done.stdout + done.stderr, done
+        shutil.rmtree(model)
+
+
+def a_limit_of_address_space_is_named(program, folder):
+    """ulimit -v, which reservations cannot bear, is named when they fail"""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+
+    done = call(program, folder, "run", "-m", MODEL, "-o", "o.jsonl", PROMPTS, preexec_fn=limit)
+    assert done.returncode == 69 and "'ulimit -v' must be unlimited" in done.stderr, done
+
+
+CASES = [escapes_reach_no_terminal, nul_bytes_are_characters, many_values_take_no_memory,
+         links_that_lead_nowhere_are_no_missing_files, pipes_are_not_waited_for,
+         a_limit_of_address_space_is_named]
+
+if __name__ == "__main__":
+    run_cases(CASES, os.path.abspath(sys.argv[1]))
