@@ -1,6 +1,6 @@
 /* Arbitrary bytes as a model's weights: model.safetensors as they are, or, when the first byte says
  * so, a config.json. What is accepted keeps the promises of safetensors.h: each tensor's bytes lie
- * inside the file, and are as many as its shape says. */
+ * inside the file, and are as many as its shape says; together they are all of its data. */
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -66,16 +66,20 @@ static void try_weights(void)
     }
     require(files.n_files == 1);
     const char *begin = files.files[0].map, *end = begin + files.files[0].n_bytes;
+    const char *next = files.n_tensors > 0 ? files.tensors[0].data : end;
     for (int32_t i = 0; i < files.n_tensors; i++) {
         const struct tensor *tensor = &files.tensors[i];
         const char *first = tensor->data;
         uint32_t sum = 0;
         require(first >= begin && first <= end && tensor->n_bytes <= (size_t)(end - first));
+        require(first == next); /* tensors join, */
+        next += tensor->n_bytes;
         for (size_t byte = 0; byte < tensor->n_bytes; byte++)
             sum += (uint8_t)first[byte]; /* all of it can be read */
         require(sum <= 255 * tensor->n_bytes);
         require(safetensors_find(&files, tensor->name) != NULL);
     }
+    require(next == end); /* and nothing is behind them */
     safetensors_close(&files);
 }
 
