@@ -13,6 +13,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 
 from cases import outside_of_jobs, run_cases
 
@@ -122,6 +123,60 @@ def many_values_take_no_memory(program, folder):
     print(f"# {peak} MiB at most")
 
 
+def a_search_behind_damage_ends(program, folder):
+    """28 MB that would be a terabyte are not unpacked behind a broken start, nor at the start"""
+    block = struct.pack("<I", 131072 << 3 | 2)[:3] + b"a"  # of 128 KiB in four bytes
+    endless = b"X\x28\xb5\x2f\xfd\x00\x38" + block * 7_000_000
+    assert call(program, folder, "run", "-m", MODEL, "--limit", "2", "-o", "o.jsonl.zst",
+                PROMPTS).returncode == 0
+    (folder / "d.jsonl.zst").write_bytes((folder / "o.jsonl.zst").read_bytes() + endless)
+    (folder / "f.jsonl.zst").write_bytes(endless)
+    begin_s = time.monotonic()
+    for name, words in (("d", "files that are broken before their end"), ("f", "has no header")):
+        done = call(program, folder, "verify", f"{name}.jsonl.zst")
+        assert done.returncode == 65 and words in done.stdout, done
+    assert time.monotonic() - begin_s < 10, "the search took too long"
+
+
+def repacked_files_are_not_unpacked_for_every_line(program, folder):
+    """merge refuses frames that would be unpacked again and again; verify reads them"""
+    lines = [{"header": {"format": 1, "model": {"name": "a", "hash": "b"}, "settings": {}}}]
+    lines += [{"id": i, "index": i, "line_hash": "d033d81812aefbab", "text": "a" * 100_000}
+              for i in range(60)]
+    lines.append({"manifest": {"verdict": "complete", "lines": 60, "input_lines": 60}})
+    (folder / "o.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    subprocess.run(["zstd", "-q", folder / "o.jsonl"], check=True)
+    assert call(program, folder, "verify", "o.jsonl.zst").returncode == 0
+    done = call(program, folder, "merge", "-o", "m.jsonl", "o.jsonl.zst")
+    assert done.returncode == 65 and "'zstd -d' makes a file of it that can" in done.stderr, done
+    assert call(program, folder, "merge", "-o", "m.jsonl", "o.jsonl").returncode == 0
+
+
+def later_headers_must_be_readable(program, folder):
+    """what run and merge refuse for a header that nobody can read is not complete for verify"""
+    assert call(program, folder, "run", "-m", MODEL, "--limit", "2", "-o", "o.jsonl",
+                PROMPTS).returncode == 0
+    lines = (folder / "o.jsonl").read_text().splitlines(keepends=True)
+    for odd in ({"header": {}}, {"header": {"x": "a" * (1 << 20)}}):
+        (folder / "o.jsonl").write_text("".join([lines[0], json.dumps(odd) + "\n", *lines[1:]]))
+        for words in (["verify", "o.jsonl"], ["merge", "-o", "m.jsonl", "o.jsonl"],
+                      ["run", "-m", MODEL, "--limit", "2", "-o", "o.jsonl", PROMPTS]):
+            done = call(program, folder, *words)
+            assert done.returncode == 65, done
+
+
+def lines_of_many_runs_are_refused(program, folder):
+    """report does not compare each line with 10,000 runs before it"""
+    with (folder / "o.jsonl").open("w") as file:
+        for i in range(30_000):
+            file.write(json.dumps({
+                "id": i, "usage": {"prompt_tokens": 1, "completion_tokens": 1},
+                "decode": {"refresh_steps": 1, "reuse_steps": 0},
+                "timing": {"start_unix_ns": i, "admitted_ns": 1, "finished_ns": 2}}) + "\n")
+    done = call(program, folder, "report", "o.jsonl")
+    assert done.returncode == 69 and "more than 10000 runs" in done.stderr, done
+
+
 def links_that_lead_nowhere_are_no_missing_files(program, folder):
     """a dangling link in a model folder, or in place of an output's lock, is refused"""
     for name in MODEL_FILES:
@@ -163,6 +218,8 @@ def a_limit_of_address_space_is_named(program, folder):
 
 
 CASES = [escapes_reach_no_terminal, nul_bytes_are_characters, many_values_take_no_memory,
+         a_search_behind_damage_ends, repacked_files_are_not_unpacked_for_every_line,
+         later_headers_must_be_readable, lines_of_many_runs_are_refused,
          links_that_lead_nowhere_are_no_missing_files, pipes_are_not_waited_for,
          a_limit_of_address_space_is_named]
 

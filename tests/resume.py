@@ -523,13 +523,23 @@ def check_other_host(program, folder, _options):
     """another host's run is waited for until it is known to be alive or dead; signals end that"""
     box = Box(program, folder)
     box.write(box.lines[:4])
-    owner = {"host": "moon", "boot": "b", "pid_space": "p", "pid": 41, "job": "sun:7"}
+    owner = {"pid": 41, "start_ticks": 5, "host": "moon", "boot": "b", "pid_space": "p",
+             "job": "sun:7"}
 
     def lock(age_s, **facts):
         box.lock.write_text(json.dumps(owner | facts) + "\n")
         os.utime(box.lock, (time.time() - age_s,) * 2)
 
     lock(10_000)
+    takeover = pathlib.Path(f"{box.lock}.takeover")
+    takeover.write_text(json.dumps(owner) + "\n")
+    os.utime(takeover, (time.time() + 86_400,) * 2)
+    child = box.start("--limit", "1")
+    said = child.stderr.readline()
+    assert "waiting for the run that takes the lock of" in said, said
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(STOP_SECONDS_MAX) == 75, child.returncode
+    takeover.unlink()
     status, message = box.run("--limit", "1")
     assert status == 0 and "waiting" not in message, message
     lock(LOCK_DEAD_SECONDS - 3)

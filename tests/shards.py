@@ -287,6 +287,54 @@ def the_number_of_shards_may_change(program, folder):
     (folder / "x.00000-of-00003.jsonl").unlink()
     run(program, folder, *words, status=(0, 1))
     assert found() == whole
+    # Without shards, over shards of which not all were run.
+    for path in folder.glob("*.jsonl"):
+        if path.name != "p.jsonl":
+            path.unlink()
+    run(program, folder, "--shard", "1/3", *words, status=(0, 1))
+    run(program, folder, *words, status=(0, 1))
+    assert found() == whole
+    every = sorted(folder.glob("x*.jsonl"))
+    assert len(every) == 2, every
+    for command in (["merge", "-o", "m.jsonl"], ["verify"]):
+        done = subprocess.run([program, *command, *every], cwd=folder, env=outside_of_jobs(),
+                              capture_output=True, text=True, check=False)
+        assert done.returncode == 1, done
+    assert answers((folder / "m.jsonl").read_text().splitlines()) == whole
+
+
+def the_input_may_change(program, folder):
+    """the newest shard knows how many lines the input has; merge takes another order, and tells"""
+    lines = [json.dumps({"id": i, "prompt": f"Add {i} and 1."}) for i in range(14)]
+    words = ["-q", "--no-compress", "--gen-length", "8", "-o", "x.jsonl", "p.jsonl"]
+
+    def merge(status):
+        done = subprocess.run([program, "merge", "-f", "-o", "m.jsonl",
+                               *sorted(folder.glob("x*.jsonl"))], cwd=folder, capture_output=True,
+                              env=outside_of_jobs(), text=True, check=False)
+        assert done.returncode == status, done
+        return done.stderr
+
+    for shard, n in (("0/2", 14), ("1/2", 10)):
+        (folder / "p.jsonl").write_text("\n".join(lines[:n]))
+        run(program, folder, "--shard", shard, *words)
+    merge(0)
+    (folder / "p.jsonl").write_text("\n".join(lines))
+    run(program, folder, "--shard", "0/2", *words)
+    run(program, folder, "--shard", "1/2", *words)
+    merge(0)
+    for path in folder.glob("x*.jsonl"):
+        path.unlink()
+    run(program, folder, "--limit", "6", *words)
+    (folder / "p.jsonl").write_text("\n".join(reversed(lines)))
+    run(program, folder, *words)
+    assert "the input stood in another order" in merge(0)
+    found = [json.loads(line) for line in (folder / "m.jsonl").read_text().splitlines()[1:-1]]
+    assert sorted(answer["id"] for answer in found) == list(range(14)), found
+    # Outputs of two inputs share indices, too, and are more lines than one had.
+    (folder / "p.jsonl").write_text("\n".join(lines).replace('"id": ', '"id": 1'))
+    run(program, folder, *[w.replace("x.", "xy.") for w in words])
+    assert "are not outputs of one input" in merge(65)
 
 
 def a_pipe_is_shared_out_by_ids(program, folder):
@@ -329,6 +377,7 @@ CASES = [
     limits_count_the_whole_input,
     a_shard_goes_on_where_it_ended,
     the_number_of_shards_may_change,
+    the_input_may_change,
     a_pipe_is_shared_out_by_ids,
 ]
 

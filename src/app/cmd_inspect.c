@@ -41,15 +41,11 @@ __attribute__((format(printf, 2, 3))) static void print_fact(const char *name, c
     error_print(stdout, "%-14s %s", name, text);
 }
 
-static void report(struct inspection *inspection, const char *message)
+static void report(void *context, const char *message)
 {
+    struct inspection *inspection = context;
     inspection->n_problems++;
     print_fact("PROBLEM", "%s", message);
-}
-
-static void report_weights(void *context, const char *message)
-{
-    report(context, message);
 }
 
 /* ---- parts ---- */
@@ -87,7 +83,7 @@ static void inspect_weights(struct inspection *inspection)
     }
     int64_t n_bytes = 0;
     int32_t n_tensors = weights_inspect(&inspection->config, inspection->model_dir,
-                                        &inspection->arena, report_weights, inspection, &n_bytes);
+                                        &inspection->arena, report, inspection, &n_bytes);
     print_fact("weights", "%" PRId32 " tensors as expected, %" PRId64 " bytes", n_tensors, n_bytes);
 }
 

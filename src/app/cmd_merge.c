@@ -34,7 +34,7 @@ struct merge {
     json_t *manifest;  /* of the shard; NULL: none yet */
     json_t *sums;      /* of manifests */
     struct collate_counts counts;
-    int64_t n_input; /* lines of the input, by the manifest that tells most */
+    int64_t n_input, start_unix_ns; /* of the newest manifest, as in struct scan */
     bool backend_noted;
 };
 
@@ -103,8 +103,7 @@ static void add_manifest(json_t *sums, json_t *manifest)
         const json_t *known = json_object_get(sums, key);
         json_int_t sum = json_integer_value(known), more = json_integer_value(value);
         uint64_t total = (uint64_t)sum + (uint64_t)more; /* wraps where a manifest lies */
-        bool is_peak = strcmp(key, "wall_ns") == 0 || strcmp(key, "kv_bytes_peak") == 0 ||
-                       strcmp(key, "input_lines") == 0;
+        bool is_peak = strcmp(key, "wall_ns") == 0 || strcmp(key, "kv_bytes_peak") == 0;
         if (!json_is_integer(value)) continue;
         if (known == NULL) sum = more;
         else if (strcmp(key, "start_unix_ns") == 0) sum = more < sum ? more : sum;
@@ -143,7 +142,10 @@ static bool scan_shards(struct merge *merge, struct error *err)
         if (!scan_file(&scan, path, frames_is_zstd(path), take_record, merge, err) ||
             !check_shard(path, &scan, err))
             return false;
-        if (scan.n_input > merge->n_input) merge->n_input = scan.n_input;
+        if (scan.n_input > 0 && scan.start_unix_ns >= merge->start_unix_ns) {
+            merge->n_input = scan.n_input;
+            merge->start_unix_ns = scan.start_unix_ns;
+        }
         add_manifest(merge->sums, merge->manifest);
     }
     return true;
@@ -162,45 +164,76 @@ static json_t *parse_timeless(struct bytes line)
     return root;
 }
 
-/* Two lines of one index must be one answer. */
+/* The line must be the same answer as the one before, which has its index and id. */
 static bool check_twins(struct merge *merge, size_t at, struct error *err)
 {
     struct bytes line;
-    assert(collate_index(merge->collate, at) == collate_index(merge->collate, at + 1));
-    if (!collate_line(merge->collate, at, &line, err)) return false;
+    assert(collate_is_twin(merge->collate, at));
+    if (!collate_line(merge->collate, at - 1, &line, err)) return false;
     json_t *first = parse_timeless(line);
-    bool is_read = collate_line(merge->collate, at + 1, &line, err);
+    bool is_read = collate_line(merge->collate, at, &line, err);
     json_t *second = is_read ? parse_timeless(line) : NULL;
     bool is_same = json_equal(first, second);
     json_decref(first);
     json_decref(second);
     if (!is_read || is_same) return is_read;
     return error_set(err, ERROR_FORMAT, "%s and %s have different answers with index %" PRId64,
+                     shard_path(merge, collate_file(merge->collate, at - 1)),
                      shard_path(merge, collate_file(merge->collate, at)),
-                     shard_path(merge, collate_file(merge->collate, at + 1)),
                      collate_index(merge->collate, at));
+}
+
+/* Manifests tell how many lines the input had; where none does, names that a shard is missing. */
+static bool check_number(const struct merge *merge, int64_t n_lines, struct error *err)
+{
+    const struct options *options = merge->options;
+    int32_t missing, count;
+    assert(n_lines >= 0);
+    if (merge->n_input > 0 && n_lines >= merge->n_input) return true;
+    if (!shard_are_all(options->operands, options->n_operands, &missing, &count))
+        return error_set(err, ERROR_STOPPED, "shard %d of %d is not among the files", missing,
+                         count);
+    if (merge->n_input == 0) return true;
+    return error_set(err, ERROR_STOPPED,
+                     "%" PRId64 " of %" PRId64 " lines of the input are in none of the files; "
+                     "shards of another number may have answered them, name their files too",
+                     merge->n_input - n_lines, merge->n_input);
+}
+
+/* Lines of other ids may share an index if the input stood in another order when it was gone on
+ * with: they are no more than its lines then. */
+static bool check_shared(struct merge *merge, int64_t n_shared, int64_t n_lines, struct error *err)
+{
+    assert(n_shared <= n_lines);
+    if (n_shared == 0) return true;
+    if (n_lines > merge->n_input)
+        return error_set(err, ERROR_FORMAT,
+                         "%" PRId64 " lines have the index of another: these are not outputs of "
+                         "one input",
+                         n_shared);
+    report_note(&merge->report,
+                "lines with the index of another, next to which they go: %" PRId64
+                "; the input stood in another order for a part of the runs",
+                n_shared);
+    return true;
 }
 
 /* Repeated lines and gaps, of the sorted ones; `n_lines`: without repeated ones. */
 static bool check_order(struct merge *merge, int64_t *n_lines, struct error *err)
 {
     size_t n = merge->counts.n;
-    int64_t n_twins = 0, next = 0, first_gap = -1;
+    int64_t n_twins = 0, n_shared = 0, next = 0, first_gap = -1;
     for (size_t at = 0; at < n; at++) {
         int64_t index = collate_index(merge->collate, at);
-        bool is_twin = at + 1 < n && collate_index(merge->collate, at + 1) == index;
+        bool is_twin = collate_is_twin(merge->collate, at);
         if (is_twin && !check_twins(merge, at, err)) return false;
         n_twins += is_twin;
+        n_shared += index < next && !is_twin;
         if (index > next && first_gap < 0) first_gap = next;
         next = index + 1;
     }
     *n_lines = (int64_t)n - n_twins;
     assert(merge->counts.n_repeated >= n_twins);
-    if (*n_lines < merge->n_input)
-        return error_set(err, ERROR_STOPPED,
-                         "%" PRId64 " of %" PRId64 " lines of the input are in none of the files; "
-                         "shards of another number may have answered them, name their files too",
-                         merge->n_input - *n_lines, merge->n_input);
     if (merge->counts.n_repeated > n_twins)
         return error_set(err, ERROR_FORMAT,
                          "%" PRId64 " ids have answers with different indices: these are not "
@@ -213,8 +246,8 @@ static bool check_order(struct merge *merge, int64_t *n_lines, struct error *err
         report_note(&merge->report,
                     "indices up to %" PRId64 " that no line has: %" PRId64 ", from %" PRId64
                     " on; blank lines of the input, or a shard is missing",
-                    next - 1, next - *n_lines, first_gap);
-    return true;
+                    next - 1, next - (*n_lines - n_shared), first_gap);
+    return check_shared(merge, n_shared, *n_lines, err) && check_number(merge, *n_lines, err);
 }
 
 /* ---- the second pass ---- */
@@ -232,8 +265,7 @@ static bool write_lines(struct merge *merge, struct writer *writer, struct error
     struct bytes line;
     assert(merge->collate != NULL);
     for (size_t at = 0; at < merge->counts.n; at++) {
-        int64_t index = collate_index(merge->collate, at);
-        if (at > 0 && collate_index(merge->collate, at - 1) == index) continue;
+        if (collate_is_twin(merge->collate, at)) continue;
         if (!collate_line(merge->collate, at, &line, err) ||
             !writer_append_line(writer, line.data, line.n, err))
             return false;
@@ -252,6 +284,8 @@ static char *make_manifest(const struct merge *merge, int64_t n_lines)
         "answered", (json_int_t)(n_lines - merge->counts.n_failed), "failed",
         (json_int_t)merge->counts.n_failed, "program", header_program(), "backend",
         backend != NULL ? backend : "", "merged", (int)merge->options->n_operands);
+    if (merge->n_input > 0)
+        json_object_set_new(figures, "input_lines", json_integer((json_int_t)merge->n_input));
     json_object_update_missing(figures, merge->sums);
     json_t *root = json_pack("{s:o}", "manifest", figures);
     char *line = root != NULL ? json_dumps(root, JSON_COMPACT) : NULL;
@@ -306,10 +340,6 @@ static bool merge_all(struct merge *merge, int *status, struct error *err)
     int64_t n_lines;
     report_init(&merge->report, options, stderr, isatty(STDERR_FILENO) != 0, clock_now_ns());
     assert(merge->sums != NULL);
-    int32_t missing, count;
-    if (!shard_are_all(options->operands, options->n_operands, &missing, &count))
-        return error_set(err, ERROR_STOPPED, "shard %d of %d is not among the files", missing,
-                         count);
     if (!choose_output(merge, err) ||
         !collate_open(&merge->collate, options->operands, options->n_operands, err) ||
         !scan_shards(merge, err))

@@ -54,10 +54,11 @@ struct verification {
     const struct options *options;
     const char *path; /* of the file that is read */
     struct ledger ledger;
-    json_t *header;                        /* of the first file; NULL: none yet */
-    json_t *files;                         /* what is told of each */
-    json_t *file;                          /* the one that is read; borrowed */
-    int64_t n_answered, n_failed, n_input; /* the last: of the manifest that tells most */
+    json_t *header; /* of the first file; NULL: none yet */
+    json_t *files;  /* what is told of each */
+    json_t *file;   /* the one that is read; borrowed */
+    int64_t n_answered, n_failed;
+    int64_t n_input, start_unix_ns; /* of the newest manifest, as in struct scan */
     int64_t n_found[FINDINGS];
     char named[FINDINGS][NAMED_MAX][NAME_BYTES]; /* the first of each kind */
     int32_t n_named[FINDINGS];
@@ -90,7 +91,7 @@ static bool take_header(struct verification *found, const json_t *header)
     assert(found->file != NULL);
     if (earlier != NULL) { /* a run that was forced to go on */
         header_agree(header, earlier, "before", found->path, &why);
-        find(found, FOUND_FORCED, 1, "%s", why.message);
+        find(found, why.code == ERROR_FORMAT ? FOUND_MIXED : FOUND_FORCED, 1, "%s", why.message);
         return true;
     }
     json_object_set(found->file, "header", (json_t *)(uintptr_t)header);
@@ -149,7 +150,10 @@ static void judge_file(struct verification *found, const struct scan *scan)
     else if (scan->torn_bytes > 0)
         find(found, FOUND_TORN, scan->torn_bytes, "%s from byte %" PRId64 " on", path,
              scan->torn_at_bytes);
-    if (scan->n_input > found->n_input) found->n_input = scan->n_input;
+    if (scan->n_input > 0 && scan->start_unix_ns >= found->start_unix_ns) {
+        found->n_input = scan->n_input;
+        found->start_unix_ns = scan->start_unix_ns;
+    }
     /* Where the input is there, it knows better. */
     if (found->options->against != NULL) return;
     if (scan->n_manifest > scan->n_records)
@@ -308,7 +312,8 @@ static void find_shards(struct verification *found)
     int32_t missing, count;
     assert(options->n_operands > 0);
     if (options->against != NULL) return;
-    if (!shard_are_all(options->operands, options->n_operands, &missing, &count))
+    bool is_known = found->n_input > 0 && n_left <= 0;
+    if (!is_known && !shard_are_all(options->operands, options->n_operands, &missing, &count))
         find(found, FOUND_UNFINISHED, 1, "shard %d of %d is not among the files", missing, count);
     else if (n_left > 0 && found->n_found[FOUND_LOST] == 0)
         find(found, FOUND_LOST, n_left,

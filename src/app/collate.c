@@ -76,10 +76,14 @@ bool collate_add(struct collate *collate, int32_t file, const struct scan_record
 {
     assert(file >= 0 && file < collate->n_files);
     assert(record->kind == SCAN_ANSWER);
-    if (record->index > COLLATE_INDEX_MAX || record->content_bytes >> PLACE_BITS != 0 ||
-        record->group_bytes >> OFFSET_BITS != 0)
+    if (record->index > COLLATE_INDEX_MAX || record->group_bytes >> OFFSET_BITS != 0)
         return error_set(err, ERROR_FORMAT, "%s: index %lld is too large", collate->paths[file],
                          (long long)record->index);
+    if (record->content_bytes > (int64_t)COLLATE_GROUP_BYTES)
+        return error_set(err, ERROR_FORMAT,
+                         "%s was packed anew, with more in a frame than can be put in order; "
+                         "'zstd -d' makes a file of it that can",
+                         collate->paths[file]);
     if (collate->n == collate->n_max) {
         size_t n_max = collate->n_max > 0 ? 2 * collate->n_max : 1024;
         struct entry *entries = reallocarray(collate->entries, n_max, sizeof *entries);
@@ -111,12 +115,20 @@ int32_t collate_file(const struct collate *collate, size_t at)
     return (int32_t)(collate->entries[at].group >> 1 >> OFFSET_BITS);
 }
 
+bool collate_is_twin(const struct collate *collate, size_t at)
+{
+    assert(at < collate->n);
+    return at > 0 && collate_index(collate, at - 1) == collate_index(collate, at) &&
+           collate->entries[at - 1].key == collate->entries[at].key;
+}
+
 static int compare_entries(const void *left, const void *right)
 {
     const struct entry *a = left, *b = right;
     uint64_t a_index = a->line >> PLACE_BITS, b_index = b->line >> PLACE_BITS;
     assert(a != NULL && b != NULL);
     if (a_index != b_index) return a_index < b_index ? -1 : 1;
+    if (a->key != b->key) return a->key < b->key ? -1 : 1;
     if (a->group != b->group) return a->group < b->group ? -1 : 1;
     return (a->line > b->line) - (a->line < b->line);
 }

@@ -14,6 +14,7 @@
 #include "base/error.h"
 
 #define COLLATE_CACHE_BYTES ((size_t)32 << 20) /* or the last group, if it holds more */
+#define COLLATE_GROUP_BYTES ((size_t)4 << 20)  /* of a group, before its last line */
 #define COLLATE_FILES_MAX   256
 #define COLLATE_INDEX_MAX   (((int64_t)1 << 36) - 1)
 
@@ -24,8 +25,8 @@ bool collate_open(struct collate **collate, const char *const *paths, int32_t n_
                   struct error *err);
 void collate_close(struct collate *collate); /* NULL is fine */
 
-/* Remembers an answer of file number `file`. False: ERROR_FORMAT for an index or a place that is
- * out of all bounds, ERROR_UNAVAILABLE. */
+/* Remembers an answer of file number `file`. False: ERROR_FORMAT for an index that is out of all
+ * bounds, or a group that is too large to be decoded again and again; ERROR_UNAVAILABLE. */
 bool collate_add(struct collate *collate, int32_t file, const struct scan_record *record,
                  struct error *err);
 
@@ -35,8 +36,11 @@ struct collate_counts {
     int64_t n_failed;   /* error lines, each id counted once */
 };
 
-/* Orders by index, and lines of one index by file and place. */
+/* Orders by index, and lines of one index by id, file and place. */
 struct collate_counts collate_sort(struct collate *collate);
+
+/* Whether the `at`-th line, sorted, has the index and the id of the one before. */
+bool collate_is_twin(const struct collate *collate, size_t at);
 
 /* Of the `at`-th line, sorted: the index, and the file. */
 int64_t collate_index(const struct collate *collate, size_t at);

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
+#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -29,6 +30,9 @@
 #define TAKEOVER_NS UINT64_C(50000000)   /* another's takeover, which takes no time */
 #define GONE_NS     UINT64_C(1000000)    /* a lock that its owner has just removed */
 
+/* What every lock begins with. */
+#define START "{\"pid\":"
+
 enum { LINE_BYTES_MAX = 4096 };
 
 struct lock {
@@ -44,6 +48,8 @@ struct lock {
 
 /* A lock file as it was read. */
 struct image {
+    const char *path;        /* borrowed */
+    bool is_foreign;         /* no lock of ours, whatever its name */
     struct lock_facts facts; /* zeros: the owner died before it wrote them, or has not yet */
     struct timespec renewed; /* by the file system's clock */
 };
@@ -191,7 +197,7 @@ static bool create(const struct lock *lock, const char *path)
     size_t n = json_dumpb(object, line, sizeof line - 1, JSON_COMPACT);
     json_decref(object);
     assert(n < sizeof line);
-    if (n == 0) line[n++] = '?'; /* no memory: an unknown owner */
+    if (n == 0) n = strlen(strcpy(line, START)); /* no memory: an unknown owner */
     line[n++] = '\n';
     int fd = (int)TEMP_FAILURE_RETRY(open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
     if (fd < 0) return false;
@@ -206,12 +212,24 @@ static bool create(const struct lock *lock, const char *path)
     return false;
 }
 
+/* Whether `line` is what create writes, or the start of it, or zeros after a power cut. */
+static bool is_ours(const char *line, size_t n, const json_t *object)
+{
+    assert(n <= LINE_BYTES_MAX);
+    while (n > 0 && line[n - 1] == '\0')
+        n--;
+    bool is_start = memcmp(line, START, n < strlen(START) ? n : strlen(START)) == 0;
+    return json_object_get(object, "start_ticks") != NULL || (object == NULL && is_start);
+}
+
 /* What does not read as facts are no facts. */
-static void parse_facts(struct lock_facts *facts, const char *line, size_t n)
+static void parse_facts(struct image *image, const char *line, size_t n)
 {
     json_t *object = json_loadb(line, n, JSON_DISABLE_EOF_CHECK, NULL);
+    struct lock_facts *facts = &image->facts;
     assert(n <= LINE_BYTES_MAX);
     *facts = (struct lock_facts){0};
+    image->is_foreign = !is_ours(line, n, object);
     for (size_t i = 0; i < TEXTS; i++) {
         const char *text = json_string_value(json_object_get(object, texts[i].key));
         if (text != NULL) snprintf((char *)facts + texts[i].offset, texts[i].n_max, "%s", text);
@@ -238,7 +256,9 @@ static bool look(const char *path, struct image *image)
     close(fd);
     errno = why;
     if (!is_read) return false;
-    parse_facts(&image->facts, line, (size_t)n);
+    parse_facts(image, line, (size_t)n);
+    image->path = path;
+    image->is_foreign = image->is_foreign || !S_ISREG(status.st_mode);
     image->renewed = status.st_mtim;
     return true;
 }
@@ -272,14 +292,17 @@ static bool find_age(const struct lock *lock, const struct image *image, int64_t
 {
     struct stat status;
     char path[PATH_MAX + 16];
+    const double far_s = 1e9; /* dates may be anything */
     snprintf(path, sizeof path, "%s.XXXXXX", lock->path);
     int fd = mkostemp(path, O_CLOEXEC);
     bool is_found = fd >= 0 && fstat(fd, &status) == 0;
     assert(image->renewed.tv_nsec >= 0);
     if (!is_found) refuse_file(lock, path, err);
-    else
-        *age_ns = (status.st_mtim.tv_sec - image->renewed.tv_sec) * INT64_C(1000000000) +
+    else {
+        double age_s = (double)status.st_mtim.tv_sec - (double)image->renewed.tv_sec;
+        *age_ns = (int64_t)fmin(fmax(age_s, -far_s), far_s) * 1000000000 +
                   (status.st_mtim.tv_nsec - image->renewed.tv_nsec);
+    }
     if (fd >= 0) close(fd);
     if (fd >= 0) unlink(path);
     return is_found;
@@ -299,6 +322,11 @@ static bool judge(const struct lock *lock, struct watch *watch, const struct ima
 {
     uint64_t now_ns = clock_now_ns();
     *age_ns = 0;
+    if (image->is_foreign)
+        return error_set(err, ERROR_CREATE,
+                         "%s exists, and is no lock of this program; move it away or name another "
+                         "output",
+                         image->path);
     if (watch->first_ns == 0) {
         watch->first = *image;
         watch->first_ns = now_ns;
@@ -314,31 +342,6 @@ static bool judge(const struct lock *lock, struct watch *watch, const struct ima
     assert(sight.age_ns >= 0);
     *verdict = lock_judge(&image->facts, &lock->self, &sight);
     return true;
-}
-
-/* Puts our lock in the place of the one that was judged. Whether that worked, the next look
- * tells. */
-static bool take_over(const struct lock *lock, const struct image *judged, struct error *err)
-{
-    struct image image;
-    if (create(lock, lock->takeover_path)) {
-        bool is_judged = look(lock->path, &image) && is_same_image(&image, judged);
-        if (!is_judged || rename(lock->takeover_path, lock->path) != 0) unlink(lock->takeover_path);
-        return true;
-    }
-    assert(errno != 0);
-    if (errno != EEXIST) return refuse_file(lock, lock->takeover_path, err);
-    /* Somebody else is at it, or died there. */
-    struct watch watch = {.first_ns = 0};
-    enum lock_verdict verdict = LOCK_WAIT;
-    int64_t age_ns;
-    bool is_seen = look(lock->takeover_path, &image);
-    if (!is_seen && !is_gone()) return refuse_file(lock, lock->takeover_path, err);
-    if (is_seen && !judge(lock, &watch, &image, &verdict, &age_ns, err)) return false;
-    if (verdict == LOCK_TAKE && unlink(lock->takeover_path) != 0 && errno != ENOENT)
-        return refuse_file(lock, lock->takeover_path, err);
-    if (verdict == LOCK_TAKE || interrupt_wait(-1, TAKEOVER_NS)) return true;
-    return error_set(err, ERROR_STOPPED, "stopped while waiting for %s", lock->path);
 }
 
 /* "host n1, pid 12, job :7". */
@@ -370,10 +373,42 @@ static bool wait_for_owner(const struct lock *lock, struct watch *watch, int64_t
                      lock->label, owner);
 }
 
+/* Puts our lock in the place of the one that was judged. Whether that worked, the next look
+ * tells. `watch` is of another's takeover. */
+static bool take_over(const struct lock *lock, const struct image *judged, struct watch *watch,
+                      struct report *report, struct error *err)
+{
+    struct image image;
+    if (create(lock, lock->takeover_path)) {
+        bool is_judged = look(lock->path, &image) && is_same_image(&image, judged);
+        if (!is_judged || rename(lock->takeover_path, lock->path) != 0) unlink(lock->takeover_path);
+        return true;
+    }
+    assert(errno != 0);
+    if (errno != EEXIST) return refuse_file(lock, lock->takeover_path, err);
+    /* Somebody else is at it, or died there. */
+    enum lock_verdict verdict = LOCK_WAIT;
+    int64_t age_ns;
+    bool is_seen = look(lock->takeover_path, &image);
+    if (!is_seen && !is_gone()) return refuse_file(lock, lock->takeover_path, err);
+    if (is_seen && !is_same_image(&image, &watch->first)) watch->first_ns = 0;
+    if (is_seen && !judge(lock, watch, &image, &verdict, &age_ns, err)) return false;
+    if (verdict == LOCK_TAKE && unlink(lock->takeover_path) != 0 && errno != ENOENT)
+        return refuse_file(lock, lock->takeover_path, err);
+    if (verdict == LOCK_TAKE) return true;
+    bool is_long = watch->first_ns != 0 && clock_now_ns() - watch->first_ns > LOOK_NS;
+    if (is_long && !watch->is_noted)
+        report_note(report, "%s is there: waiting for the run that takes the lock of %s over",
+                    lock->takeover_path, lock->label);
+    watch->is_noted = watch->is_noted || is_long;
+    if (interrupt_wait(-1, TAKEOVER_NS)) return true;
+    return error_set(err, ERROR_STOPPED, "stopped while waiting for %s", lock->takeover_path);
+}
+
 /* Until the lock is ours. */
 static bool acquire(const struct lock *lock, struct report *report, struct error *err)
 {
-    struct watch watch = {.first_ns = 0};
+    struct watch watch = {.first_ns = 0}, takeover = {.first_ns = 0};
     assert(lock->self.pid > 0);
     for (;;) {
         struct image image;
@@ -388,7 +423,7 @@ static bool acquire(const struct lock *lock, struct report *report, struct error
         }
         if (is_same_owner(&image.facts, &lock->self)) return true;
         if (!judge(lock, &watch, &image, &verdict, &age_ns, err)) return false;
-        if (verdict == LOCK_TAKE && !take_over(lock, &image, err)) return false;
+        if (verdict == LOCK_TAKE && !take_over(lock, &image, &takeover, report, err)) return false;
         if (verdict == LOCK_WAIT && !wait_for_owner(lock, &watch, age_ns, report, err))
             return false;
         if (verdict != LOCK_REFUSE) continue;

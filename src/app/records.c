@@ -16,6 +16,8 @@
 
 #define LINE_BYTES_MAX ((size_t)64 << 20)
 
+enum { RUNS_MAX = 10000 }; /* of one output */
+
 /* One line while it is read; the first error sticks. */
 struct reader {
     const char *path;
@@ -78,18 +80,21 @@ static void read_answer(struct reader *reader, struct record *record, const json
     };
     if (record->arrival_s < 0)
         record->arrival_s = read_number(reader, timing, "admitted_ns", REQUIRED) * 1e-9;
-    record->latency_s = fmax(record->finished_s - record->arrival_s, 0);
+    record->finished_s = fmax(record->finished_s, record->arrival_s); /* where a line lies */
+    record->latency_s = record->finished_s - record->arrival_s;
     record->queue_s = since_arrival(record, record->first_forward_s);
     record->block_s = since_arrival(record, record->first_block_s);
 }
 
-/* The run with this start, -1: out of memory. Most lines are of the run of the one before. */
+/* The run with this start; -1: one too many, or out of memory. Most lines are of the run of the one
+ * before. */
 static int32_t find_run(struct records *records, int64_t start_unix_ns)
 {
     int32_t n = records->n_runs;
     for (int32_t i = n; i-- > 0;)
         if (records->runs[i].start_unix_ns == start_unix_ns) return i;
-    assert(n >= 0);
+    assert(n >= 0 && n <= RUNS_MAX);
+    if (n == RUNS_MAX) return -1;
     if ((n & (n - 1)) == 0) { /* full */
         struct run_span *runs = reallocarray(records->runs, 2 * (size_t)n + 1, sizeof *runs);
         if (runs == NULL) return -1;
@@ -104,8 +109,9 @@ static bool join_run(struct records *records, struct record *record, const json_
 {
     int32_t run = find_run(records, json_integer_value(json_object_get(timing, "start_unix_ns")));
     if (run < 0)
-        return error_set(err, ERROR_UNAVAILABLE, "not enough memory for the runs of %s",
-                         records->path);
+        return error_set(err, ERROR_UNAVAILABLE,
+                         "%s: lines of more than %d runs, or not enough memory", records->path,
+                         RUNS_MAX);
     struct run_span *span = &records->runs[run];
     assert(run < records->n_runs);
     record->run = run;

@@ -12,8 +12,9 @@
 #include "app/ledger.h"
 #include "base/frames.h"
 #include "base/json.h"
+#include "base/stream.h"
 
-#define HEADER_BYTES_MAX ((size_t)64 << 10)
+#define HEADER_BYTES_MAX ((size_t)1 << 20) /* holds what a command line can */
 
 /* The walk through one file. */
 struct walk {
@@ -83,7 +84,6 @@ static void count_record(struct scan *scan, const struct scan_record *record)
 {
     const char *word = json_string_value(json_object_get(record->value, "verdict"));
     const json_t *lines = json_object_get(record->value, "lines");
-    const json_t *input = json_object_get(record->value, "input_lines");
     assert(scan->has_header || record->kind == SCAN_HEADER);
     scan->has_header = true;
     scan->n_records += record->kind == SCAN_ANSWER;
@@ -91,7 +91,9 @@ static void count_record(struct scan *scan, const struct scan_record *record)
     scan->is_complete = scan->has_manifest && word != NULL && strcmp(word, "complete") == 0;
     scan->n_manifest =
         scan->has_manifest && json_is_integer(lines) ? json_integer_value(lines) : -1;
-    scan->n_input = scan->has_manifest ? json_integer_value(input) : 0;
+    if (!scan->has_manifest) return;
+    scan->n_input = json_integer_value(json_object_get(record->value, "input_lines"));
+    scan->start_unix_ns = json_integer_value(json_object_get(record->value, "start_unix_ns"));
 }
 
 /* A run that was forced to go on has another model or other settings; the same header again is that
@@ -108,6 +110,8 @@ static bool is_same(const json_t *before, const json_t *header)
 static enum verdict read_record(struct walk *walk, struct scan_record *record)
 {
     struct scan *scan = walk->scan;
+    bool is_short = record->line.n <= HEADER_BYTES_MAX; /* as all but answers are */
+    if (!scan->has_header && !is_short) return VERDICT_BROKEN;
     /* An id or a text may hold "\u0000". */
     json_t *root = json_read(record->line, JSON_ALLOW_NUL, NULL);
     json_t *header = json_object_get(root, "header");
@@ -117,7 +121,7 @@ static enum verdict read_record(struct walk *walk, struct scan_record *record)
     if (!scan->has_header || json_is_object(header)) {
         record->kind = SCAN_HEADER;
         record->value = header;
-        is_ours = json_is_object(header) && !is_same(walk->header, header);
+        is_ours = is_short && json_is_object(header) && !is_same(walk->header, header);
         if (is_ours) {
             json_decref(walk->header);
             walk->header = json_incref(header);
@@ -125,6 +129,7 @@ static enum verdict read_record(struct walk *walk, struct scan_record *record)
     } else if (json_is_object(manifest)) {
         record->kind = SCAN_MANIFEST;
         record->value = manifest;
+        is_ours = is_short;
     } else {
         record->kind = SCAN_ANSWER;
         is_ours = json_is_object(root) && parse_answer(record, root);
@@ -169,7 +174,7 @@ static bool is_torn_start(const struct walk *walk, struct bytes start)
 {
     struct bytes ours = {.data = FRAMES_MARK, .n = FRAMES_MARK_BYTES};
     if (!walk->is_zstd) ours = (struct bytes){.data = HEADER_START, .n = strlen(HEADER_START)};
-    if (start.n > HEADER_BYTES_MAX) return false;
+    if (start.n == STREAM_CHUNK_BYTES) return false;
     while (start.n > 0 && start.data[start.n - 1] == '\0')
         start.n--;
     assert(!walk->scan->has_header);
@@ -184,10 +189,10 @@ static bool judge_tail(struct walk *walk, struct frames *frames, const struct fr
     assert(broken->begin_bytes >= scan->keep_bytes);
     scan->has_manifest = scan->is_complete = false;
     scan->n_manifest = -1;
-    scan->n_input = 0;
     scan->torn_at_bytes = broken->begin_bytes;
     if (!scan->has_header && !frames_start(frames, &start, walk->err)) return false;
     scan->is_foreign = !scan->has_header && !is_torn_start(walk, start);
+    if (scan->is_foreign) return true;
     if (!frames_tail(frames, broken->begin_bytes, &scan->torn_bytes, &scan->goes_on, walk->err))
         return false;
     scan->is_long = scan->torn_bytes > FRAMES_TAIL_BYTES_MAX;

@@ -35,7 +35,7 @@ struct scan {
     bool has_manifest, is_complete; /* the last record is one; and says so */
     int64_t n_records;              /* answers and error lines */
     int64_t n_manifest;             /* how many the manifest counts; -1: none does */
-    int64_t n_input;                /* and how many the input had, whoever answers them */
+    int64_t n_input, start_unix_ns; /* of the last manifest: lines the input had; and its run */
     int64_t keep_bytes;             /* whole groups, without a manifest at the end */
     int64_t torn_at_bytes;          /* the first group that is broken, */
     int64_t torn_bytes;             /* and how much there is from it on; 0: all groups are whole */

@@ -219,18 +219,21 @@ bool frames_start(struct frames *frames, struct bytes *start, struct error *err)
     return true;
 }
 
-/* Whether a whole frame stands at the start of `data`; for want of memory, whether one might. */
-static bool holds_frame(struct frames *frames, const char *data, size_t n)
+/* Whether a whole frame stands at the start of `data`; for want of memory, or when the bytes that
+ * went in and out are more than any write leaves, whether one might. */
+static bool holds_frame(struct frames *frames, const char *data, size_t n, size_t *n_left)
 {
     ZSTD_inBuffer in = {data, n, 0};
     assert(frames->n_text_max > 0);
     ZSTD_initDStream(frames->zstd);
     for (;;) {
         ZSTD_outBuffer out = {frames->text, frames->n_text_max, 0};
-        size_t hint = ZSTD_decompressStream(frames->zstd, &out, &in);
+        size_t begin = in.pos, hint = ZSTD_decompressStream(frames->zstd, &out, &in);
         if (ZSTD_isError(hint)) return is_memory_error(hint);
         if (hint == 0) return true;
         if (in.pos == in.size && out.pos < out.size) return false;
+        if (in.pos - begin + out.pos > *n_left) return true;
+        *n_left -= in.pos - begin + out.pos;
     }
 }
 
@@ -239,8 +242,9 @@ static bool find_frame(struct frames *frames, const char *data, size_t n)
 {
     assert(n > 0);
     const char *end = data + n, *at = data + 1;
+    size_t n_left = FRAMES_CONTENT_BYTES_MAX;
     while ((at = memmem(at, (size_t)(end - at), magic, sizeof magic)) != NULL) {
-        if (holds_frame(frames, at, (size_t)(end - at))) return true;
+        if (holds_frame(frames, at, (size_t)(end - at), &n_left)) return true;
         at++;
     }
     return false;

@@ -113,8 +113,8 @@ static void leave(const struct lock_facts *facts, int age_s)
 {
     FILE *file = fopen(path, "w");
     cr_assert(file);
-    fprintf(file, "{\"host\":\"%s\",\"boot\":\"%s\",\"pid_space\":\"%s\",\"pid\":%lld,",
-            facts->host, facts->boot, facts->pid_space, (long long)facts->pid);
+    fprintf(file, "{\"pid\":%lld,\"host\":\"%s\",\"boot\":\"%s\",\"pid_space\":\"%s\",",
+            (long long)facts->pid, facts->host, facts->boot, facts->pid_space);
     fprintf(file, "\"start_ticks\":%llu}\n", (unsigned long long)facts->start_ticks);
     fclose(file);
     struct timespec times[2];
@@ -260,6 +260,51 @@ Test(lock, a_link_in_place_of_a_lock_is_refused_and_not_waited_for)
     leave(&foreign, 1000);
     expect_refused("out.jsonl.lock.takeover, which keeps");
     unlink(takeover);
+}
+
+static void leave_text(const char *file_path, const char *text, size_t n, time_t date)
+{
+    FILE *file = fopen(file_path, "w");
+    cr_assert(file && fwrite(text, 1, n, file) == n);
+    fclose(file);
+    struct timespec times[2] = {{.tv_sec = date}, {.tv_sec = date}};
+    cr_assert_eq(utimensat(AT_FDCWD, file_path, times, 0), 0);
+}
+
+Test(lock, a_file_of_others_is_no_lock_and_stays)
+{
+    static const char *const texts[] = {"precious", "{}",          "{\"pid\":5,\"host\":\"other\"}",
+                                        "?",        "{\"pids\":[", "\0\0x"};
+    char takeover[96];
+    snprintf(takeover, sizeof takeover, "%s.takeover", path);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        size_t n = texts[i][0] == '\0' ? 3 : strlen(texts[i]);
+        leave_text(path, texts[i], n, 1000);
+        expect_refused("out.jsonl.lock exists, and is no lock of this program");
+        leave(&foreign, 1000);
+        leave_text(takeover, texts[i], n, 1000);
+        expect_refused("out.jsonl.lock.takeover exists, and is no lock of this program");
+    }
+    cr_assert_eq(unlink(path), 0);
+    cr_assert_eq(unlink(takeover), 0);
+    cr_assert_eq(mkfifo(path, 0600), 0);
+    expect_refused("is no lock of this program");
+}
+
+/* A date may lie hundreds of years ahead, which must not count as age. */
+Test(lock, a_date_in_the_future_is_no_age)
+{
+    leave_text(path, "", 0, (time_t)14830000000);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct lock *lock;
+        lock_take(&lock, output, &report, NULL);
+        _exit(1);
+    }
+    usleep(500000);
+    cr_expect_eq(waitpid(pid, NULL, WNOHANG), 0, "it was taken at once");
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
 }
 
 Test(lock, where_there_can_be_no_file_there_is_no_run)

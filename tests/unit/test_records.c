@@ -68,6 +68,15 @@ Test(records, a_scheduled_arrival_counts_before_the_admission)
     cr_assert_float_eq(records.queue_s.p50, 1.0, 1e-9);
 }
 
+/* Found by fuzzing: a line may lie about its times. */
+Test(records, an_end_before_the_arrival_is_the_arrival)
+{
+    cr_assert(read_text(ANSWER("\"admitted_ns\":3000000000,\"finished_ns\":1000000000")));
+    cr_assert_float_eq(records.begin_s, 3, 1e-9);
+    cr_assert_float_eq(records.end_s, 3, 1e-9);
+    cr_assert_eq(records.latency_s.most, 0);
+}
+
 Test(records, header_and_manifest_are_no_answers)
 {
     cr_assert(read_text("{\"header\":{\"format\":1}}\n" ANSWER(TIMES) FAILURE
