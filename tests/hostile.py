@@ -123,6 +123,31 @@ def many_values_take_no_memory(program, folder):
     print(f"# {peak} MiB at most")
 
 
+def many_names_and_merges_take_no_memory(program, folder):
+    """merges of 80 MB, headers of 300 shards and a cell of 16 MB are refused, or read, in little"""
+    model = copy_model(folder)
+    (model / "tokenizer.json").unlink()
+    (model / "tokenizer_config.json").unlink()
+    (model / "vocab.json").write_text("{}")
+    (model / "merges.txt").write_text("a\n" * 40_000_000)
+    done = call(program, folder, "inspect", model)
+    assert "merges.txt: more than 4194304 merges" in done.stdout, done
+    header = b'{"__metadata__":{"x":[' + b"{}," * 87_000 + b"{}]}}"
+    (model / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    for i in range(300):
+        (model / f"s{i}").hardlink_to(model / "model.safetensors")
+    (model / "model.safetensors.index.json").write_text(json.dumps(
+        {"weight_map": {str(i): f"s{i}" for i in range(300)}}))
+    assert call(program, folder, "inspect", model).returncode == 65
+    cell = '"[' + "{}," * 5_500_000 + '{}]"'
+    (folder / "t.csv").write_text(f"arrival_s,prompt_tokens,output_tokens,x\n0,10,10,{cell}\n")
+    assert call(program, folder, "replay", "-m", MODEL, "--profile", "h200", "-o", "r.jsonl",
+                "t.csv").returncode == 0
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
+    assert peak < 2 * MEBIBYTES_MAX, f"{peak} MiB"
+    print(f"# {peak} MiB at most")
+
+
 def a_search_behind_damage_ends(program, folder):
     """28 MB that would be a terabyte are not unpacked behind a broken start, nor at the start"""
     block = struct.pack("<I", 131072 << 3 | 2)[:3] + b"a"  # of 128 KiB in four bytes
@@ -217,11 +242,19 @@ def a_limit_of_address_space_is_named(program, folder):
     assert done.returncode == 69 and "'ulimit -v' must be unlimited" in done.stderr, done
 
 
-CASES = [escapes_reach_no_terminal, nul_bytes_are_characters, many_values_take_no_memory,
-         a_search_behind_damage_ends, repacked_files_are_not_unpacked_for_every_line,
-         later_headers_must_be_readable, lines_of_many_runs_are_refused,
-         links_that_lead_nowhere_are_no_missing_files, pipes_are_not_waited_for,
-         a_limit_of_address_space_is_named]
+CASES = [
+    escapes_reach_no_terminal,
+    nul_bytes_are_characters,
+    many_values_take_no_memory,
+    many_names_and_merges_take_no_memory,
+    a_search_behind_damage_ends,
+    repacked_files_are_not_unpacked_for_every_line,
+    later_headers_must_be_readable,
+    lines_of_many_runs_are_refused,
+    links_that_lead_nowhere_are_no_missing_files,
+    pipes_are_not_waited_for,
+    a_limit_of_address_space_is_named,
+]
 
 if __name__ == "__main__":
     run_cases(CASES, os.path.abspath(sys.argv[1]))

@@ -27,7 +27,7 @@ ASSERTS_PER_FUNCTION_MIN = 1.0
 HEADER_COMMENT_MIN = 0.40
 COMMENT_GOAL, COMMENT_BAND = (0.15, 0.25), (0.12, 0.30)
 TEST_SHARE_MIN = 0.8
-LAYER_LINES_MAX = {"src": 22_300, "cuda": 4_000}  # lines with code; ARCHITECTURE.md says why
+LAYER_LINES_MAX = {"src": 22_400, "cuda": 4_000}  # lines with code; ARCHITECTURE.md says why
 
 # What each folder may include (ARCHITECTURE.md, layers). A path names one file.
 SOURCE_LAYERS = ["app", "backend", "base", "engine", "model", "plan", "text"]

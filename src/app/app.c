@@ -25,6 +25,20 @@ void app_learn_turn_end(struct model_config *config, const struct tokenizer *tok
     config_add_stop_id(config, id);
 }
 
+bool app_open_tokenizer(struct tokenizer **tokenizer, const char *folder,
+                        struct model_config *config, struct error *err)
+{
+    struct error problem = {0};
+    assert(folder != NULL);
+    *tokenizer = NULL;
+    if (!tokenizer_open(tokenizer, folder, &problem) && problem.code != ERROR_NO_INPUT) {
+        *err = problem;
+        return false;
+    }
+    app_learn_turn_end(config, *tokenizer);
+    return true;
+}
+
 /* ---- what ships with the program ---- */
 
 /* Cuts the last component of `path`, keeping the root. */

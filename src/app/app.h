@@ -23,6 +23,11 @@ void version_print(FILE *stream);
  * the tokenizer can name. No tokenizer (NULL), or no such token in it: changes nothing. */
 void app_learn_turn_end(struct model_config *config, const struct tokenizer *tokenizer);
 
+/* Opens the tokenizer of a model's folder, with the above for `config`. *tokenizer is NULL where
+ * the folder has none: prompts must be token ids then. False: err. */
+bool app_open_tokenizer(struct tokenizer **tokenizer, const char *folder,
+                        struct model_config *config, struct error *err);
+
 /* The path of a file that ships with the program, such as "profiles/h200.json": installed, the
  * program is PREFIX/bin/dllm-batch and the file PREFIX/share/dllm-batch/...; in a build folder of
  * the source tree it is in data/, one or two levels up. `path` [path_bytes_max]. False: nowhere. */

@@ -433,16 +433,9 @@ static bool share_lines(struct run *run, struct error *err)
 static bool open_model(struct run *run, struct error *err)
 {
     const char *folder = run->options->model;
-    struct error problem = {0};
     assert(folder != NULL);
     if (!config_read(&run->config, folder, &run->arena, err)) return false;
-    if (!tokenizer_open(&run->tokenizer, folder, &problem)) {
-        run->tokenizer = NULL;
-        *err = problem;
-        if (problem.code != ERROR_NO_INPUT) return false;
-        *err = (struct error){0};
-    }
-    app_learn_turn_end(&run->config, run->tokenizer);
+    if (!app_open_tokenizer(&run->tokenizer, folder, &run->config, err)) return false;
     const struct chat_template *chat = chat_find(run->config.chat_name);
     const char *jinja =
         run->tokenizer != NULL ? tokenizer_facts(run->tokenizer).chat_template : NULL;

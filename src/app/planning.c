@@ -30,19 +30,11 @@ static bool open_profile(struct planning *planning, struct error *err)
 
 static bool open_model(struct planning *planning, struct error *err)
 {
-    const struct options *options = planning->options;
-    struct error problem = {0};
-    assert(options->model != NULL);
-    if (!profile_read_model(&planning->config, options->model, &planning->arena, err)) return false;
-    if (!open_profile(planning, err)) return false;
-    if (!tokenizer_open(&planning->tokenizer, options->model, &problem)) {
-        planning->tokenizer = NULL;
-        if (problem.code == ERROR_NO_INPUT) return true;
-        *err = problem;
-        return false;
-    }
-    app_learn_turn_end(&planning->config, planning->tokenizer);
-    return true;
+    const char *model = planning->options->model;
+    assert(model != NULL);
+    return profile_read_model(&planning->config, model, &planning->arena, err) &&
+           open_profile(planning, err) &&
+           app_open_tokenizer(&planning->tokenizer, model, &planning->config, err);
 }
 
 static int32_t choose_rows(const struct planning *planning)

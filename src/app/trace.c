@@ -15,6 +15,8 @@
 #define STAMP_MAX  ((double)(UINT64_C(1) << 62))
 #define TOKENS_MAX TRACE_TOKENS_MAX
 
+enum { NUMBER_BYTES_MAX = 64 };
+
 static const struct trace_names formats[] = {
     {"arrival_s", "prompt_tokens", "output_tokens", NS_PER_S},           /* ours */
     {"TIMESTAMP", "ContextTokens", "GeneratedTokens", NS_PER_S},         /* Azure */
@@ -81,9 +83,11 @@ static struct bytes take_cell(struct bytes *rest, bool *is_last)
 static json_t *make_value(struct bytes cell)
 {
     if (cell.n == 0) return json_null();
-    json_t *number = json_loadb(cell.data, cell.n, JSON_DECODE_ANY, NULL);
-    if (json_is_number(number)) return number;
-    json_decref(number);
+    if (cell.n < NUMBER_BYTES_MAX) {
+        json_t *number = json_loadb(cell.data, cell.n, JSON_DECODE_ANY, NULL);
+        if (json_is_number(number)) return number;
+        json_decref(number);
+    }
     assert(cell.data != NULL);
     return json_stringn(cell.data, cell.n);
 }
@@ -112,10 +116,14 @@ static bool read_header(struct trace *trace, struct bytes line, struct arena *ar
 bool trace_learn(struct trace *trace, struct bytes line, struct arena *arena, struct error *err)
 {
     assert(trace->n_columns == 0);
-    if (line.n == 0 || line.data[0] != '{') return read_header(trace, line, arena, err);
-    json_t *row = json_read(line, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
-    bool is_ok = row != NULL ? choose_format(trace, row, err)
-                             : error_set(err, ERROR_FORMAT, "the first line is not JSON");
+    json_error_t where;
+    size_t n_blank = line.n > 0 ? strspn(line.data, " \t") : 0;
+    if (n_blank >= line.n || line.data[n_blank] != '{') return read_header(trace, line, arena, err);
+    json_t *row = json_read(line, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &where);
+    bool is_ok = row != NULL
+                     ? choose_format(trace, row, err)
+                     : error_set(err, ERROR_FORMAT, "the first line is not JSON: %s (byte %d)",
+                                 where.text, where.position);
     json_decref(row);
     return is_ok;
 }
@@ -190,7 +198,9 @@ static bool read_calendar(const char *text, uint64_t *stamp_ns)
     if (count_days(year, month, day) >= next_month) return false;
     if (*text == '+' || *text == '-') {
         sign = *text;
-        if (sscanf(text + 1, "%2d:%2d%n", &zone_hour, &zone_minute, &n) != 2) return false;
+        bool is_zone = sscanf(text + 1, "%2d:%2d%n", &zone_hour, &zone_minute, &n) == 2 && n == 5 &&
+                       zone_hour >= 0 && zone_hour < 24 && zone_minute >= 0 && zone_minute < 60;
+        if (!is_zone) return false;
         text += 1 + n;
     } else if (*text == 'Z') {
         text++;
@@ -209,7 +219,9 @@ static bool read_time(const struct trace *trace, const json_t *row, uint64_t *st
         "a number that is not negative, or a time like 2023-11-16 18:17:03.97";
     const json_t *value = json_object_get(row, trace->names.time);
     assert(trace->names.unit_ns > 0);
-    if (json_is_string(value) && read_calendar(json_string_value(value), stamp_ns)) return true;
+    const char *text = json_string_value(value);
+    bool is_text = text != NULL && strlen(text) == json_string_length(value);
+    if (is_text && read_calendar(text, stamp_ns)) return true;
     double number = json_number_value(value), unit_ns = (double)trace->names.unit_ns;
     if (!json_is_number(value) || !(number >= 0))
         return refuse(trace->names.time, value, wish, err);
@@ -279,7 +291,7 @@ bool trace_arrange(uint64_t *stamps_ns, int32_t n, const struct trace_schedule *
     double factor = (schedule->rate > 0 ? (n - 1) / last_s / schedule->rate : 1);
     if (schedule->speed > 0) factor /= schedule->speed;
     if (!(last_s * factor * (double)NS_PER_S < STAMP_MAX))
-        return error_set(err, ERROR_FORMAT, "--rate or --clock makes the trace last %.3g s",
+        return error_set(err, ERROR_FORMAT, "the trace lasts %.3g s, must be less than 146 years",
                          last_s * factor);
     for (int32_t i = 0; factor != 1 && i < n; i++)
         stamps_ns[i] = (uint64_t)((double)stamps_ns[i] * factor);

@@ -10,14 +10,14 @@
 #include "base/error.h"
 #include "base/stream.h"
 
-/* What jansson takes for an object, a list, a value in one of them, and a key. */
-enum { OBJECT_BYTES = 224, LIST_BYTES = 136, VALUE_BYTES = 56, KEY_BYTES = 110 };
+/* What jansson takes for an object, a list, a value in one of them, a key, and for a quote. */
+enum { OBJECT_BYTES = 224, LIST_BYTES = 136, VALUE_BYTES = 56, KEY_BYTES = 110, QUOTE_BYTES = 20 };
 
 /* What values may take, beside so much a letter; the merges of a tokenizer take 20. */
 #define BASE_BYTES  ((size_t)64 << 20)
 #define BYTES_MAX   ((size_t)1 << 30)
 #define SMALL_BYTES ((size_t)256 << 10) /* of text that cannot take more */
-enum { LETTER_BYTES = 24 };
+enum { LETTER_BYTES = 28 };
 
 /* What the values take, told by the signs outside of strings. */
 static size_t estimate(struct bytes text)
@@ -27,8 +27,10 @@ static size_t estimate(struct bytes text)
     assert(text.data != NULL);
     for (size_t i = 0; i < text.n; i++) {
         char sign = text.data[i];
-        if (sign == '"') is_string = !is_string;
-        else if (is_string) i += sign == '\\';
+        if (sign == '"') {
+            is_string = !is_string;
+            n_bytes += QUOTE_BYTES;
+        } else if (is_string) i += sign == '\\';
         else if (sign == '{') n_bytes += OBJECT_BYTES;
         else if (sign == '[') n_bytes += LIST_BYTES;
         else if (sign == ',') n_bytes += VALUE_BYTES;

@@ -256,7 +256,9 @@ static void read_generation(struct reader *reader, struct model_config *config, 
     config->temperature = read_number(reader, "temperature", config->temperature, 0.0, 100.0);
     config->top_p = read_number(reader, "top_p", config->top_p, 0.0, 1.0);
     config->alg_temp = read_number(reader, "alg_temp", config->alg_temp, 0.0, 100.0);
-    config->top_k = (int32_t)read_number(reader, "top_k", config->top_k, 0.0, 1 << 22);
+    double top_k = read_number(reader, "top_k", config->top_k, 0.0, 1 << 22);
+    config->top_k = (int32_t)top_k;
+    if (config->top_k != top_k) reader_fail(reader, "top_k", "must be a whole number");
     int32_t eos = read_stop_ids(reader, "eos_token_id", config);
     int32_t bos = read_id(reader, "bos_token_id", config->n_vocab);
     if (config->eos_id < 0) config->eos_id = eos;
@@ -266,7 +268,7 @@ static void read_generation(struct reader *reader, struct model_config *config, 
         const char *name = json_string_value(remasking);
         const char *copy = arena_try_copy(arena, name, strlen(name));
         if (copy) config->remasking = copy;
-    }
+    } else if (remasking) reader_fail(reader, "remasking", "must be a string");
 }
 
 static void config_read_main(struct reader *reader, struct model_config *config)

@@ -147,13 +147,11 @@ static bool check_places(struct tensor *tensors, size_t n, const char *path, con
                      end - next);
 }
 
-/* Adds the tensors of file `i`; a name that an earlier file has too is refused. */
-static bool add_tensors(struct safetensors *files, json_t *const *headers, int32_t i,
-                        struct arena *arena, struct error *err)
+/* Adds the tensors of a file, for which there is room up to n_max. */
+static bool add_tensors(struct safetensors *files, const struct safetensors_file *file,
+                        json_t *header, size_t n_max, struct arena *arena, struct error *err)
 {
-    const struct safetensors_file *file = &files->files[i];
-    assert(i < files->n_files);
-    assert(headers[i]);
+    assert(header);
     uint64_t header_bytes;
     memcpy(&header_bytes, file->map, 8);
     const char *data = (const char *)file->map + 8 + header_bytes;
@@ -161,18 +159,13 @@ static bool add_tensors(struct safetensors *files, json_t *const *headers, int32
     int32_t n_before = files->n_tensors;
     const char *name;
     json_t *entry;
-    json_object_foreach(headers[i], name, entry)
+    json_object_foreach(header, name, entry)
     {
         if (strcmp(name, "__metadata__") == 0) continue;
         struct tensor tensor = {.name = arena_try_copy(arena, name, strlen(name)),
                                 .file = file->path};
-        if (!tensor.name)
+        if (!tensor.name || (size_t)files->n_tensors == n_max)
             return error_set(err, ERROR_FORMAT, "%s: too many tensor names", file->path);
-        for (int32_t j = 0; j < i; j++)
-            if (json_object_get(headers[j], name))
-                return error_set(err, ERROR_FORMAT,
-                                 "%s: tensor %.200s: %s has one of this name too", file->path, name,
-                                 files->files[j].path);
         if (!read_tensor(&tensor, entry, data, data_bytes, err)) return false;
         tensor.type_name = arena_try_copy(arena, tensor.type_name, strlen(tensor.type_name));
         if (!tensor.type_name)
@@ -250,27 +243,52 @@ static int32_t list_files(const char *model_dir, const char **names, struct aren
     return 1;
 }
 
-/* Parses all headers, which counts the tensors, then fills the table. */
+static int compare_names(const void *left, const void *right)
+{
+    const struct tensor *a = *(const struct tensor *const *)left;
+    const struct tensor *b = *(const struct tensor *const *)right;
+    assert(a->name && b->name);
+    int order = strcmp(a->name, b->name);
+    return order != 0 ? order : (a > b) - (a < b);
+}
+
+/* Whether each name is that of one tensor. */
+static bool check_names(const struct safetensors *files, struct arena *arena, struct error *err)
+{
+    size_t n = (size_t)files->n_tensors;
+    const struct tensor **order = arena_try_push(arena, n, sizeof(struct tensor *));
+    if (!order) return error_set(err, ERROR_FORMAT, "too many tensors (%zu)", n);
+    for (size_t i = 0; i < n; i++)
+        order[i] = &files->tensors[i];
+    qsort(order, n, sizeof(struct tensor *), compare_names);
+    for (size_t i = 1; i < n; i++) {
+        assert(order[i] != order[i - 1]);
+        if (strcmp(order[i]->name, order[i - 1]->name) == 0)
+            return error_set(err, ERROR_FORMAT, "%s: tensor %.200s: %s has one of this name too",
+                             order[i]->file, order[i]->name, order[i - 1]->file);
+    }
+    return true;
+}
+
+/* Parses each header twice, to count the tensors and to fill the table, so that one at a time is
+ * in memory: they come from strangers. */
 static bool read_headers(struct safetensors *files, struct arena *arena, struct error *err)
 {
-    assert(files->n_files > 0);
-    json_t **headers = arena_push(arena, (size_t)files->n_files, sizeof *headers);
     size_t n_tensors = 0;
     bool ok = true;
-    for (int32_t i = 0; i < files->n_files && ok; i++) {
-        headers[i] = parse_header(&files->files[i], err);
-        ok = headers[i] != NULL;
-        n_tensors += json_object_size(headers[i]);
-    }
-    if (ok) {
+    assert(files->n_files > 0);
+    for (int32_t i = 0; i < 2 * files->n_files && ok; i++) {
+        const struct safetensors_file *file = &files->files[i % files->n_files];
+        json_t *header = parse_header(file, err);
+        ok = header != NULL;
+        if (i < files->n_files) n_tensors += json_object_size(header);
+        else if (ok) ok = add_tensors(files, file, header, n_tensors, arena, err);
+        json_decref(header);
+        if (i != files->n_files - 1 || !ok) continue;
         files->tensors = arena_try_push(arena, n_tensors, sizeof *files->tensors);
         if (!files->tensors) ok = error_set(err, ERROR_FORMAT, "too many tensors (%zu)", n_tensors);
     }
-    for (int32_t i = 0; i < files->n_files && ok; i++)
-        ok = add_tensors(files, headers, i, arena, err);
-    for (int32_t i = 0; i < files->n_files; i++)
-        json_decref(headers[i]);
-    return ok;
+    return ok && check_names(files, arena, err);
 }
 
 bool safetensors_open(struct safetensors *files, const char *model_dir, struct arena *arena,

@@ -14,7 +14,8 @@
 #include "base/stream.h"
 
 /* The largest tokenizer.json in use has about 20 MB. */
-#define FILE_BYTES_MAX ((size_t)256 << 20)
+#define FILE_BYTES_MAX   ((size_t)128 << 20)
+#define CONFIG_BYTES_MAX ((size_t)16 << 20) /* which is held while the others are read */
 
 enum { PATH_BYTES_MAX = 4096 };
 
@@ -60,9 +61,10 @@ static bool read_text(const char *dir, const char *name, struct arena *arena, st
 }
 
 /* NULL: `err` names the file. The caller owns the value. */
-static json_t *read_json(const char *dir, const char *name, size_t flags, struct error *err)
+static json_t *read_json(const char *dir, const char *name, size_t bytes_max, size_t flags,
+                         struct error *err)
 {
-    json_t *json = json_read_object(path_in(dir, name).text, FILE_BYTES_MAX, flags, err);
+    json_t *json = json_read_object(path_in(dir, name).text, bytes_max, flags, err);
     assert(json == NULL || json_is_object(json));
     if (json == NULL && err != NULL && err->code == ERROR_NO_INPUT) err->code = ERROR_IO;
     return json;
@@ -86,11 +88,14 @@ static json_t *list_merges(struct bytes content, struct error *err)
         if (n > 0 && content.data[at + n - 1] == '\r') n--;
         line++;
         if (n == 0 || (line == 1 && strncmp(content.data, "#version", 8) == 0)) continue;
-        ok = json_array_append_new(list, json_stringn(content.data + at, n)) == 0;
+        ok = json_array_append_new(list, json_stringn(content.data + at, n)) == 0 &&
+             json_array_size(list) <= VOCABULARY_ID_MAX;
     }
     if (ok) return list;
+    bool is_long = json_array_size(list) > VOCABULARY_ID_MAX;
     json_decref(list);
-    error_set(err, ERROR_FORMAT, "line %zu is not valid UTF-8", line);
+    if (is_long) error_set(err, ERROR_FORMAT, "more than %d merges", VOCABULARY_ID_MAX);
+    else error_set(err, ERROR_FORMAT, "line %zu is not valid UTF-8", line);
     return NULL;
 }
 
@@ -129,7 +134,7 @@ static json_t *rewrite_slow(const char *dir, const json_t *config, struct error 
 {
     assert(dir != NULL);
     if (!check_class(dir, config, err)) return NULL;
-    json_t *vocab = read_json(dir, "vocab.json", 0, err);
+    json_t *vocab = read_json(dir, "vocab.json", FILE_BYTES_MAX, 0, err);
     if (vocab == NULL) return NULL;
     json_t *merges = read_merges_text(dir, err);
     if (merges == NULL) {
@@ -211,8 +216,8 @@ static bool read_folder(struct tokenizer *tokenizer, const char *dir, json_t *co
             "'%s' has no tokenizer: neither tokenizer.json nor vocab.json + merges.txt", dir);
     }
     tokenizer->facts.source = is_fast ? "tokenizer.json" : "vocab.json + merges.txt";
-    json_t *root =
-        is_fast ? read_json(dir, "tokenizer.json", 0, err) : rewrite_slow(dir, config, err);
+    json_t *root = is_fast ? read_json(dir, "tokenizer.json", FILE_BYTES_MAX, 0, err)
+                           : rewrite_slow(dir, config, err);
     if (root == NULL) return false;
     bool ok = tokenizer_json_read(tokenizer, root, config, err) ||
               error_wrap(err, "%s/%s", dir, tokenizer->facts.source);
@@ -228,7 +233,8 @@ bool tokenizer_file_read(struct tokenizer *tokenizer, const char *model_dir, str
     json_t *config = NULL;
     if (is_there(model_dir, "tokenizer_config.json")) {
         /* Integers as reals: model_max_length is often 10^30, which no integer holds. */
-        config = read_json(model_dir, "tokenizer_config.json", JSON_DECODE_INT_AS_REAL, err);
+        config = read_json(model_dir, "tokenizer_config.json", CONFIG_BYTES_MAX,
+                           JSON_DECODE_INT_AS_REAL, err);
         if (config == NULL) return false;
     }
     bool ok = read_folder(tokenizer, model_dir, config, err);

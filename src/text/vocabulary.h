@@ -11,8 +11,8 @@
 #include "base/arena.h"
 #include "base/error.h"
 
-/* Largest id that is accepted: a hundred times the vocabularies in use. */
-enum { VOCABULARY_ID_MAX = 1 << 24 };
+/* Largest id that is accepted: ten times the vocabularies in use. */
+enum { VOCABULARY_ID_MAX = 1 << 22 };
 
 /* What a piece is; several may hold. 0: no piece has this id. */
 enum piece_flags {

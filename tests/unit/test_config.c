@@ -109,6 +109,21 @@ Test(config, generation_config_overlays_the_family_defaults)
     cr_assert_str_eq(config.remasking, "random");
 }
 
+Test(config, a_generation_config_of_wrong_types_is_refused_and_not_passed_over)
+{
+    static const char *const cases[][2] = {{"{\"top_k\": 0.5}", "\"top_k\" must be a whole number"},
+                                           {"{\"remasking\": 5}", "\"remasking\" must be a string"},
+                                           {"[]", "is not a JSON object"}};
+    struct model_config config;
+    write_file("config.json", "{" LLADA IDS "}");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct error err = {0};
+        write_file("generation_config.json", cases[i][0]);
+        cr_expect_not(config_read(&config, folder, &arena, &err));
+        cr_expect(strstr(err.message, cases[i][1]), "%s", err.message);
+    }
+}
+
 Test(config, a_generation_config_that_is_there_but_cannot_be_read_is_an_error)
 {
     struct model_config config;

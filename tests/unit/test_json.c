@@ -34,7 +34,8 @@ Test(json, a_text_is_refused_when_its_values_would_take_many_times_its_length)
     cr_assert(is_read("[", "{},", "{}]", mib / 8));
     cr_assert_not(is_read("[", "{},", "{}]", 2 * mib));
     cr_assert_not(is_read("[", "[],", "[]]", 2 * mib));
-    cr_assert_not(is_read("[", "1,", "1]", 20 * mib));
+    cr_assert_not(is_read("[", "\"\",", "\"\"]", 20 * mib));
+    cr_assert_not(is_read("[", "1,", "1]", 40 * mib));
     /* Merges of a tokenizer, and letters that are no signs. */
     cr_assert(is_read("[", "[\"Ġthere\",\"fore\"],", "[]]", 4 * mib));
     cr_assert(is_read("[\"", "{},[\\\"", "\"]", 4 * mib));

@@ -174,7 +174,7 @@ Test(tokenizer_file, other_models_are_refused_by_name)
 Test(tokenizer_file, ids_that_make_no_sense_are_refused)
 {
     static const struct change changes[] = {
-        {"'a': 0", "'a': -1", "model.vocab: the id of 'a' is not an integer from 0 to 16777216"},
+        {"'a': 0", "'a': -1", "model.vocab: the id of 'a' is not an integer from 0 to 4194304"},
         {"'a': 0", "'a': 16777217", "the id of 'a'"},
         {"'a': 0", "'a': 9223372036854775807", "the id of 'a'"},
         {"'a': 0", "'a': 0.5", "the id of 'a'"},

@@ -74,6 +74,27 @@ Test(trace, azure_stamps_are_wall_clock_with_seven_digits)
                2162, 5);
 }
 
+Test(trace, a_json_line_may_begin_with_blanks_and_its_times_hold_no_nul)
+{
+    expect_row(NULL, " \t{\"arrival_s\": 2, \"prompt_tokens\": 5, \"output_tokens\": 4}",
+               UINT64_C(2000000000), 5, 4);
+    struct trace trace = {0};
+    cr_expect_not(
+        trace_learn(&trace, bytes_of("{\"arrival_s\": 1, \"arrival_s\": 2}"), &arena, &err));
+    cr_expect(strstr(err.message, "duplicate object key"), "%s", err.message);
+    trace = (struct trace){0};
+    struct trace_row row;
+    json_t *value = json_loads("{\"arrival_s\": \"2023-11-16 18:17:03\\u0000x\", "
+                               "\"prompt_tokens\": 5, \"output_tokens\": 4}",
+                               JSON_ALLOW_NUL, NULL);
+    cr_assert(trace_learn(&trace,
+                          bytes_of("{\"arrival_s\": 2, \"prompt_tokens\": 5, "
+                                   "\"output_tokens\": 4}"),
+                          &arena, &err));
+    cr_expect_not(trace_read(&trace, value, &row, &err));
+    json_decref(value);
+}
+
 Test(trace, burst_times_are_seconds_with_or_without_sessions)
 {
     expect_row(burst, "5,ChatGPT,472,18,490,Conversation log", UINT64_C(5000000000), 472, 18);
@@ -180,6 +201,8 @@ Test(trace, calendar_times_count_leap_years_and_zones)
     expect_row(azure, "1999-12-31 23:30:00-00:45,1,1", UINT64_C(946685700000000000), 1, 1);
     expect_refusal(azure, "1969-12-31 23:59:59,1,1", "TIMESTAMP");
     expect_refusal(azure, "2001-02-29 12:00:00,1,1", "TIMESTAMP");
+    expect_refusal(azure, "2001-02-28 12:00:00+99:99,1,1", "TIMESTAMP");
+    expect_refusal(azure, "2001-02-28 12:00:00+-1:00,1,1", "TIMESTAMP");
     expect_refusal(azure, "2023-11-31 12:00:00,1,1", "TIMESTAMP");
     expect_row(azure, "2023-12-31 00:00:00,1,1", UINT64_C(1703980800000000000), 1, 1);
 }
