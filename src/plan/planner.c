@@ -52,7 +52,7 @@ void planner_reset(struct planner *planner, const struct planner_options *option
     }
     assert(planner->members);
     planner->n_members = planner->n_arrived = planner->n_ended = 0;
-    planner->n_running = planner->n_ready = planner->n_places = 0;
+    planner->n_holding = planner->n_running = planner->n_ready = planner->n_places = 0;
     planner->n_surprises = planner->index = 0;
     memset(planner->promised, 0, PLANNER_STEPS_MAX * sizeof *planner->promised);
     memset(&planner->endings, 0, sizeof planner->endings);
@@ -167,6 +167,10 @@ static void release(struct planner *planner, struct member *member)
     assert(member->n >= 0);
     if (member->n > 0 && member->time.until > planner->index)
         extents_release(planner->extents, member->begin, member->n, member->time, planner->index);
+    planner->n_holding -= member->n > 0;
+    /* Slots that were promised for later are free later only, but with no holder all are free now:
+     * else an idle machine would wait for an iteration that never comes. */
+    if (planner->n_holding == 0) extents_reset(planner->extents);
     member->n = 0;
     member->is_held_over = false;
 }

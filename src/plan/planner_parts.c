@@ -58,6 +58,7 @@ bool planner_admit(struct planner *planner, int32_t number, int64_t n, struct ex
         member->begin = n > 0 ? extents_place(planner->extents, n, planner->index, time) : 0;
         if (member->begin < 0) return false;
         member->n = n;
+        planner->n_holding += n > 0;
         member->time = time;
         member->is_held_over = time.until == EXTENT_OPEN;
     }

@@ -45,6 +45,7 @@ struct planner {
     struct endings endings;
     int32_t n_members, n_arrived, n_ended;
     struct member *members; /* [n_requests_max] */
+    int32_t n_holding;      /* members with an extent */
     int32_t n_running;
     int32_t *running; /* [n_requests_max] in the order in which they began */
     int32_t n_ready;

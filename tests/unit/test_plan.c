@@ -415,3 +415,41 @@ Test(plan, a_batch_size_that_was_given_is_kept)
         cr_assert_leq(plan.iterations[i].n_items, 3);
     plan_clear(&plan);
 }
+
+/* Found by fuzzing: the first request ends before the slots are its own that it was promised for
+ * later; the second needs the whole pool, on a machine that has nothing else to do. */
+Test(plan, what_was_promised_to_one_that_has_ended_does_not_stop_an_idle_machine)
+{
+    const struct phases_model model = {.n_positions = 256};
+    const struct decode_settings first = {.gen_length = 1,
+                                          .block_length = 1,
+                                          .steps = 6,
+                                          .remasking = REMASKING_ORIGIN,
+                                          .cache = CACHE_SPARSE,
+                                          .retention = 0.03,
+                                          .delay = 4};
+    const struct decode_settings second = {
+        .gen_length = 3, .block_length = 3, .prompt_refresh_every = 3};
+    const struct plan_input input = {.options = {.policy = POLICY_PLANNED,
+                                                 .n_rows_max = 100,
+                                                 .n_slots = 12,
+                                                 .tokens_per_step = 1},
+                                     .cost = &cost,
+                                     .n_requests = 2,
+                                     .phases = phases,
+                                     .arrival_ns = arrival_ns,
+                                     .stop_after = stop_after,
+                                     .tokens_per_step = 1,
+                                     .keeps_runs = true,
+                                     .is_online = true};
+    cr_assert(phases_init(&phases[0], 59, false, &first, &model, NULL));
+    cr_assert(phases_init(&phases[1], 12, false, &second, &model, NULL));
+    cr_assert(phases_block_slots(&phases[0], 0) > 0 && phases_most_slots(&phases[1]) == 12);
+    arrival_ns[0] = 0;
+    arrival_ns[1] = 1000000;
+    stop_after[0] = stop_after[1] = 1;
+    struct plan plan;
+    make(&plan, &input, 0);
+    cr_assert_eq(plan.requests[0].refresh_steps, 1, "it ended before it kept anything");
+    plan_clear(&plan);
+}
