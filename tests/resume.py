@@ -536,7 +536,7 @@ def check_other_host(program, folder, _options):
     os.utime(takeover, (time.time() + 86_400,) * 2)
     child = box.start("--limit", "1")
     said = child.stderr.readline()
-    assert "waiting for the run that takes the lock of" in said, said
+    assert "waiting for the run that takes the lock over (host moon" in said, said
     child.send_signal(signal.SIGTERM)
     assert child.wait(STOP_SECONDS_MAX) == 75, child.returncode
     takeover.unlink()

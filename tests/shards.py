@@ -276,7 +276,8 @@ def the_number_of_shards_may_change(program, folder):
         done = subprocess.run([program, *command, *last], cwd=folder, env=outside_of_jobs(),
                               capture_output=True, text=True, check=False)
         assert done.returncode == 75, done
-        assert "lines of the input are in none of the files" in done.stdout + done.stderr, done
+        advice = ("lines of the input are in none", "name the files of all shards")
+        assert any(text in done.stderr for text in advice), done
     assert not (folder / "m.jsonl").exists()
     done = subprocess.run([program, "merge", "-o", "m.jsonl", *every], cwd=folder, check=False,
                           env=outside_of_jobs(), capture_output=True, text=True)
@@ -334,7 +335,18 @@ def the_input_may_change(program, folder):
     # Outputs of two inputs share indices, too, and are more lines than one had.
     (folder / "p.jsonl").write_text("\n".join(lines).replace('"id": ', '"id": 1'))
     run(program, folder, *[w.replace("x.", "xy.") for w in words])
-    assert "are not outputs of one input" in merge(65)
+    assert "these are not outputs of one input" in merge(65)
+    # As many lines as one input had, and of two.
+    for path in folder.glob("x*.jsonl"):
+        path.unlink()
+    (folder / "p.jsonl").write_text("\n".join(lines[:7]).replace('"id": ', '"id": 7'))
+    run(program, folder, *[w.replace("x.", "xy.") for w in words])
+    (folder / "p.jsonl").write_text("\n".join(lines))
+    run(program, folder, "--shard", "0/2", *words)
+    done = subprocess.run([program, "verify", *sorted(folder.glob("x*.jsonl"))], cwd=folder,
+                          capture_output=True, env=outside_of_jobs(), text=True, check=False)
+    assert done.returncode == 75 and "shard 1 of 2 is not among the files" in done.stdout, done
+    assert "shard 1 of 2 is not among the files" in merge(75)
 
 
 def a_pipe_is_shared_out_by_ids(program, folder):

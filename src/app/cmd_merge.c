@@ -34,7 +34,7 @@ struct merge {
     json_t *manifest;  /* of the shard; NULL: none yet */
     json_t *sums;      /* of manifests */
     struct collate_counts counts;
-    int64_t n_input, start_unix_ns; /* of the newest manifest, as in struct scan */
+    struct scan_input input;
     bool backend_noted;
 };
 
@@ -142,10 +142,7 @@ static bool scan_shards(struct merge *merge, struct error *err)
         if (!scan_file(&scan, path, frames_is_zstd(path), take_record, merge, err) ||
             !check_shard(path, &scan, err))
             return false;
-        if (scan.n_input > 0 && scan.start_unix_ns >= merge->start_unix_ns) {
-            merge->n_input = scan.n_input;
-            merge->start_unix_ns = scan.start_unix_ns;
-        }
+        scan_learn_input(&merge->input, &scan.input);
         add_manifest(merge->sums, merge->manifest);
     }
     return true;
@@ -183,39 +180,36 @@ static bool check_twins(struct merge *merge, size_t at, struct error *err)
                      collate_index(merge->collate, at));
 }
 
-/* Manifests tell how many lines the input had; where none does, names that a shard is missing. */
-static bool check_number(const struct merge *merge, int64_t n_lines, struct error *err)
+/* Whether the lines are all of one input. Manifests tell how many it had, and which: then names do
+ * not matter, and where it stood in another order for a part of the runs, lines of other ids share
+ * an index. Else names tell that a shard is missing. */
+static bool check_input(struct merge *merge, int64_t n_lines, int64_t n_shared, struct error *err)
 {
     const struct options *options = merge->options;
+    const struct scan_input *input = &merge->input;
     int32_t missing, count;
-    assert(n_lines >= 0);
-    if (merge->n_input > 0 && n_lines >= merge->n_input) return true;
+    assert(n_shared <= n_lines);
+    if (n_lines == input->n && merge->counts.keys == input->keys) {
+        if (n_shared > 0)
+            report_note(&merge->report,
+                        "lines with the index of another, next to which they go: %" PRId64
+                        "; the input stood in another order for a part of the runs",
+                        n_shared);
+        return true;
+    }
     if (!shard_are_all(options->operands, options->n_operands, &missing, &count))
         return error_set(err, ERROR_STOPPED, "shard %d of %d is not among the files", missing,
                          count);
-    if (merge->n_input == 0) return true;
-    return error_set(err, ERROR_STOPPED,
-                     "%" PRId64 " of %" PRId64 " lines of the input are in none of the files; "
-                     "shards of another number may have answered them, name their files too",
-                     merge->n_input - n_lines, merge->n_input);
-}
-
-/* Lines of other ids may share an index if the input stood in another order when it was gone on
- * with: they are no more than its lines then. */
-static bool check_shared(struct merge *merge, int64_t n_shared, int64_t n_lines, struct error *err)
-{
-    assert(n_shared <= n_lines);
-    if (n_shared == 0) return true;
-    if (n_lines > merge->n_input)
+    if (n_shared > 0)
         return error_set(err, ERROR_FORMAT,
                          "%" PRId64 " lines have the index of another: these are not outputs of "
-                         "one input",
+                         "one input, or it has changed and stands in another order",
                          n_shared);
-    report_note(&merge->report,
-                "lines with the index of another, next to which they go: %" PRId64
-                "; the input stood in another order for a part of the runs",
-                n_shared);
-    return true;
+    return n_lines >= input->n ||
+           error_set(err, ERROR_STOPPED,
+                     "%" PRId64 " of %" PRId64 " lines of the input are in none of the files; "
+                     "shards of another number may have answered them, name their files too",
+                     input->n - n_lines, input->n);
 }
 
 /* Repeated lines and gaps, of the sorted ones; `n_lines`: without repeated ones. */
@@ -247,7 +241,7 @@ static bool check_order(struct merge *merge, int64_t *n_lines, struct error *err
                     "indices up to %" PRId64 " that no line has: %" PRId64 ", from %" PRId64
                     " on; blank lines of the input, or a shard is missing",
                     next - 1, next - (*n_lines - n_shared), first_gap);
-    return check_shared(merge, n_shared, *n_lines, err) && check_number(merge, *n_lines, err);
+    return check_input(merge, *n_lines, n_shared, err);
 }
 
 /* ---- the second pass ---- */
@@ -284,8 +278,10 @@ static char *make_manifest(const struct merge *merge, int64_t n_lines)
         "answered", (json_int_t)(n_lines - merge->counts.n_failed), "failed",
         (json_int_t)merge->counts.n_failed, "program", header_program(), "backend",
         backend != NULL ? backend : "", "merged", (int)merge->options->n_operands);
-    if (merge->n_input > 0)
-        json_object_set_new(figures, "input_lines", json_integer((json_int_t)merge->n_input));
+    if (merge->input.n > 0) {
+        json_object_set_new(figures, "input_lines", json_integer((json_int_t)merge->input.n));
+        json_object_set_new(figures, "input_keys", json_sprintf("%016" PRIx64, merge->input.keys));
+    }
     json_object_update_missing(figures, merge->sums);
     json_t *root = json_pack("{s:o}", "manifest", figures);
     char *line = root != NULL ? json_dumps(root, JSON_COMPACT) : NULL;

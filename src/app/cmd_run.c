@@ -669,7 +669,7 @@ static char *make_manifest(const struct run *run, const struct executor_counts *
                                              .backend = backend,
                                              .start_unix_ns = run->style.start_unix_ns,
                                              .n_found_failed = run->resume.n_failed,
-                                             .n_input = prompts_counts(run->prompts).n,
+                                             .input = prompts_counts(run->prompts),
                                              .is_complete = is_complete};
     return report_manifest(&run->report, &manifest, counts, clock_now_ns());
 }

@@ -39,7 +39,7 @@ static const struct finding_kind {
                  not */
 } kinds[FINDINGS] = {
     [FOUND_UNFINISHED] = {"unfinished", "files whose run has not ended", 2},
-    [FOUND_LOST] = {"lost", "lines that a manifest counts and the files lack", 2},
+    [FOUND_LOST] = {"lost", "lines that a manifest counts and its file lacks", 2},
     [FOUND_TORN] = {"torn_bytes", "bytes that a broken write left", 2},
     [FOUND_MISSING] = {"missing", "lines of the input without an answer", 2},
     [FOUND_DUPLICATE] = {"duplicate", "answers to what has one already", 3},
@@ -58,7 +58,8 @@ struct verification {
     json_t *files;  /* what is told of each */
     json_t *file;   /* the one that is read; borrowed */
     int64_t n_answered, n_failed;
-    int64_t n_input, start_unix_ns; /* of the newest manifest, as in struct scan */
+    uint64_t keys; /* sum of the answers', each once */
+    struct scan_input input;
     int64_t n_found[FINDINGS];
     char named[FINDINGS][NAMED_MAX][NAME_BYTES]; /* the first of each kind */
     int32_t n_named[FINDINGS];
@@ -120,6 +121,7 @@ static bool take_record(void *context, const struct scan_record *record, struct 
     assert(record->index >= 0);
     if (!ledger_answer(&found->ledger, record->key, record->line_hash, &is_new, err)) return false;
     if (is_new) {
+        found->keys += record->key;
         found->n_failed += record->is_failed;
         found->n_answered += !record->is_failed;
         return true;
@@ -150,10 +152,7 @@ static void judge_file(struct verification *found, const struct scan *scan)
     else if (scan->torn_bytes > 0)
         find(found, FOUND_TORN, scan->torn_bytes, "%s from byte %" PRId64 " on", path,
              scan->torn_at_bytes);
-    if (scan->n_input > 0 && scan->start_unix_ns >= found->start_unix_ns) {
-        found->n_input = scan->n_input;
-        found->start_unix_ns = scan->start_unix_ns;
-    }
+    scan_learn_input(&found->input, &scan->input);
     /* Where the input is there, it knows better. */
     if (found->options->against != NULL) return;
     if (scan->n_manifest > scan->n_records)
@@ -247,7 +246,8 @@ static bool read_input(struct verification *found, struct error *err)
 static bool is_known(const struct verification *found, enum finding kind)
 {
     assert((unsigned)kind < FINDINGS);
-    bool is_of_input = kind == FOUND_MISSING || kind == FOUND_CHANGED || kind == FOUND_FOREIGN;
+    bool is_of_input = kind == FOUND_CHANGED || kind == FOUND_FOREIGN ||
+                       (kind == FOUND_MISSING && found->input.n == 0);
     return found->options->against != NULL ? kind > FOUND_LOST : !is_of_input;
 }
 
@@ -303,22 +303,20 @@ static void print_text(const struct verification *found, const char *verdict)
     printf("verdict: %s\n", verdict);
 }
 
-/* Without the input names tell that a shard's file is missing, or manifests how many lines the
- * input had: shards of another number may have answered some. */
+/* Without the input, manifests tell how many lines it had, and which; then names do not matter, and
+ * shards of any number may have answered them. Else names tell that a shard is missing. */
 static void find_shards(struct verification *found)
 {
     const struct options *options = found->options;
-    int64_t n_left = found->n_input - found->n_answered - found->n_failed;
+    int64_t n_left = found->input.n - found->n_answered - found->n_failed;
     int32_t missing, count;
     assert(options->n_operands > 0);
-    if (options->against != NULL) return;
-    bool is_known = found->n_input > 0 && n_left <= 0;
-    if (!is_known && !shard_are_all(options->operands, options->n_operands, &missing, &count))
+    if (options->against != NULL || (n_left == 0 && found->keys == found->input.keys)) return;
+    if (!shard_are_all(options->operands, options->n_operands, &missing, &count))
         find(found, FOUND_UNFINISHED, 1, "shard %d of %d is not among the files", missing, count);
-    else if (n_left > 0 && found->n_found[FOUND_LOST] == 0)
-        find(found, FOUND_LOST, n_left,
-             "%" PRId64 " of %" PRId64 " lines of the input are in none of the files", n_left,
-             found->n_input);
+    else if (n_left > 0)
+        find(found, FOUND_MISSING, n_left, "of %" PRId64 " that the newest run read",
+             found->input.n);
 }
 
 static bool conclude(struct verification *found, int *status, struct error *err)
@@ -336,7 +334,11 @@ static bool conclude(struct verification *found, int *status, struct error *err)
     *status = rank == 1;
     if (rank < 2) return true;
     if (rank == 2)
-        return error_set(err, ERROR_STOPPED, "incomplete: the same command of run goes on with it");
+        return error_set(err, ERROR_STOPPED,
+                         "incomplete: the same command of run goes on with it%s",
+                         found->options->against == NULL && found->n_found[FOUND_MISSING] > 0
+                             ? "; if it finds nothing to do, name the files of all shards"
+                             : "");
     return error_set(
         err, ERROR_FORMAT,
         "wrong: the same command of run does not put that right; damage, and lines that "

@@ -149,6 +149,7 @@ struct collate_counts collate_sort(struct collate *collate)
     for (size_t i = 0; i < collate->n; i++) {
         bool is_new = i == 0 || entries[i].key != entries[i - 1].key;
         counts.n_repeated += !is_new;
+        counts.keys += is_new ? entries[i].key : 0;
         counts.n_failed += is_new && (entries[i].group & 1) != 0;
     }
     sort_in_place(entries, collate->n, sizeof *entries, compare_entries);

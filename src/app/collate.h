@@ -34,6 +34,7 @@ struct collate_counts {
     size_t n;           /* lines */
     int64_t n_repeated; /* of them, those whose id another line has had */
     int64_t n_failed;   /* error lines, each id counted once */
+    uint64_t keys;      /* sum of the ids' keys, each once */
 };
 
 /* Orders by index, and lines of one index by id, file and place. */

@@ -28,6 +28,7 @@
 
 #define LOOK_NS     UINT64_C(1000000000) /* between two looks at a lock that is waited for */
 #define TAKEOVER_NS UINT64_C(50000000)   /* another's takeover, which takes no time */
+#define STOPPED_NS  UINT64_C(5000000000) /* after which such a one is not at work */
 #define GONE_NS     UINT64_C(1000000)    /* a lock that its owner has just removed */
 
 /* What every lock begins with. */
@@ -380,7 +381,9 @@ static bool take_over(const struct lock *lock, const struct image *judged, struc
 {
     struct image image;
     if (create(lock, lock->takeover_path)) {
-        bool is_judged = look(lock->path, &image) && is_same_image(&image, judged);
+        bool is_judged = look(lock->path, &image) && is_same_image(&image, judged) &&
+                         look(lock->takeover_path, &image) &&
+                         is_same_owner(&image.facts, &lock->self);
         if (!is_judged || rename(lock->takeover_path, lock->path) != 0) unlink(lock->takeover_path);
         return true;
     }
@@ -391,15 +394,25 @@ static bool take_over(const struct lock *lock, const struct image *judged, struc
     int64_t age_ns;
     bool is_seen = look(lock->takeover_path, &image);
     if (!is_seen && !is_gone()) return refuse_file(lock, lock->takeover_path, err);
+    bool is_own = is_seen && is_same_owner(&image.facts, &lock->self); /* it could not be removed */
+    if (is_own && unlink(lock->takeover_path) != 0)
+        return refuse_file(lock, lock->takeover_path, err);
+    if (is_own) return true;
     if (is_seen && !is_same_image(&image, &watch->first)) watch->first_ns = 0;
     if (is_seen && !judge(lock, watch, &image, &verdict, &age_ns, err)) return false;
     if (verdict == LOCK_TAKE && unlink(lock->takeover_path) != 0 && errno != ENOENT)
         return refuse_file(lock, lock->takeover_path, err);
     if (verdict == LOCK_TAKE) return true;
-    bool is_long = watch->first_ns != 0 && clock_now_ns() - watch->first_ns > LOOK_NS;
+    char owner[512];
+    uint64_t watched_ns = watch->first_ns != 0 ? clock_now_ns() - watch->first_ns : 0;
+    bool is_long = watched_ns > LOOK_NS;
+    name_owner(&watch->first.facts, owner, sizeof owner);
+    if (verdict == LOCK_REFUSE && watched_ns > STOPPED_NS)
+        return error_set(err, ERROR_CREATE, "%s is being taken over by another run: %s",
+                         lock->label, owner);
     if (is_long && !watch->is_noted)
-        report_note(report, "%s is there: waiting for the run that takes the lock of %s over",
-                    lock->takeover_path, lock->label);
+        report_note(report, "%s is there: waiting for the run that takes the lock over (%s)",
+                    lock->takeover_path, owner);
     watch->is_noted = watch->is_noted || is_long;
     if (interrupt_wait(-1, TAKEOVER_NS)) return true;
     return error_set(err, ERROR_STOPPED, "stopped while waiting for %s", lock->takeover_path);

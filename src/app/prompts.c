@@ -241,6 +241,7 @@ static bool look_up(struct prompts *prompts, struct prompt *prompt, uint64_t key
     prompt->verdict = verdict;
     prompts->is_skipped = verdict == LEDGER_ANSWERED;
     prompts->counts.n_answered += prompts->is_skipped;
+    if (verdict != LEDGER_REPEATED) prompts->counts.keys += key;
     assert(verdict != LEDGER_REPEATED || prompt->has_id);
     if (verdict != LEDGER_CHANGED || prompts->options.only_ids) return true;
     return error_set(err, ERROR_FORMAT,

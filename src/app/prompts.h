@@ -113,6 +113,7 @@ bool prompts_wait(struct prompts *prompts, int hurry_fd);
 /* Lines of the input so far, blank ones apart. */
 struct prompts_counts {
     int64_t n;
+    uint64_t keys;      /* the sum of what their answers are known by (app/ledger.h) */
     int64_t n_answered; /* read past, because they are answered */
     int64_t n_foreign;  /* left to other shards */
 };

@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "app/options.h"
+#include "app/prompts.h"
 #include "engine/executor.h"
 #include "plan/memory.h"
 
@@ -85,8 +86,8 @@ void report_clear(struct report *report);
 struct report_manifest {
     const char *program, *backend;
     uint64_t start_unix_ns;
-    int64_t n_found_failed; /* of report.n_found */
-    int64_t n_input;        /* lines of the input, of a complete one */
+    int64_t n_found_failed;      /* of report.n_found */
+    struct prompts_counts input; /* told by a complete one */
     bool is_complete;
 };
 char *report_manifest(const struct report *report, const struct report_manifest *manifest,

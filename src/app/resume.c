@@ -76,11 +76,10 @@ static bool check_tail(const struct reading *reading, const struct scan *scan, s
     if (reading->is_forced) return true;
     if (reading->n_repeated > 0)
         return error_set(err, ERROR_FORMAT,
-                         "%s holds answers to what has one already: %" PRId64
-                         "; 'dllm-batch merge' "
-                         "of this file keeps one of each, --resume=force goes on regardless, -f "
-                         "begins anew",
-                         path, reading->n_repeated);
+                         "%s holds answers to what has one already: %" PRId64 "; %s'dllm-batch "
+                         "merge' of the complete file keeps one of each, -f begins anew",
+                         path, reading->n_repeated,
+                         scan->is_complete ? "" : "--resume=force goes on regardless, ");
     if (scan->is_long)
         return error_set(err, ERROR_FORMAT,
                          "%s is damaged at byte %" PRId64 ", and the %" PRId64

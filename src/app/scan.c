@@ -92,8 +92,16 @@ static void count_record(struct scan *scan, const struct scan_record *record)
     scan->n_manifest =
         scan->has_manifest && json_is_integer(lines) ? json_integer_value(lines) : -1;
     if (!scan->has_manifest) return;
-    scan->n_input = json_integer_value(json_object_get(record->value, "input_lines"));
-    scan->start_unix_ns = json_integer_value(json_object_get(record->value, "start_unix_ns"));
+    scan->input = (struct scan_input){
+        .n = json_integer_value(json_object_get(record->value, "input_lines")),
+        .start_unix_ns = json_integer_value(json_object_get(record->value, "start_unix_ns"))};
+    parse_hash(json_object_get(record->value, "input_keys"), &scan->input.keys);
+}
+
+void scan_learn_input(struct scan_input *newest, const struct scan_input *found)
+{
+    assert(newest != found);
+    if (found->n > 0 && found->start_unix_ns >= newest->start_unix_ns) *newest = *found;
 }
 
 /* A run that was forced to go on has another model or other settings; the same header again is that

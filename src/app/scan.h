@@ -28,6 +28,12 @@ struct scan_record {
     bool is_failed;     /* an error line */
 };
 
+/* What a manifest tells of the input, whoever answers its lines; n 0: nothing. */
+struct scan_input {
+    int64_t n, start_unix_ns; /* lines; when the run began that read them */
+    uint64_t keys;            /* sum of their keys */
+};
+
 /* What the file is besides its records. */
 struct scan {
     bool has_header;                /* false: it is empty, torn inside its header, or foreign: */
@@ -35,7 +41,7 @@ struct scan {
     bool has_manifest, is_complete; /* the last record is one; and says so */
     int64_t n_records;              /* answers and error lines */
     int64_t n_manifest;             /* how many the manifest counts; -1: none does */
-    int64_t n_input, start_unix_ns; /* of the last manifest: lines the input had; and its run */
+    struct scan_input input;        /* of its last manifest */
     int64_t keep_bytes;             /* whole groups, without a manifest at the end */
     int64_t torn_at_bytes;          /* the first group that is broken, */
     int64_t torn_bytes;             /* and how much there is from it on; 0: all groups are whole */
@@ -43,6 +49,9 @@ struct scan {
     bool goes_on;  /* the file was damaged, not torn */
     bool is_mixed; /* the broken group is whole, but holds another's lines behind visited ones */
 };
+
+/* Of several files the newest tells: *newest becomes `found` if that is newer. */
+void scan_learn_input(struct scan_input *newest, const struct scan_input *found);
 
 /* Called for each record in turn, header first. False: err; the scan ends with it. */
 typedef bool scan_visit(void *context, const struct scan_record *record, struct error *err);

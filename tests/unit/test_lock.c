@@ -294,7 +294,10 @@ Test(lock, a_file_of_others_is_no_lock_and_stays)
 /* A date may lie hundreds of years ahead, which must not count as age. */
 Test(lock, a_date_in_the_future_is_no_age)
 {
+    struct stat status;
     leave_text(path, "", 0, (time_t)14830000000);
+    cr_assert_eq(stat(path, &status), 0);
+    if (status.st_mtime != (time_t)14830000000) cr_skip("dates do not go that far here");
     pid_t pid = fork();
     if (pid == 0) {
         struct lock *lock;
