@@ -189,7 +189,7 @@ static bool check_input(struct merge *merge, int64_t n_lines, int64_t n_shared, 
     const struct scan_input *input = &merge->input;
     int32_t missing, count;
     assert(n_shared <= n_lines);
-    if (n_lines == input->n && merge->counts.keys == input->keys) {
+    if (input->n > 0 && n_lines == input->n && merge->counts.keys == input->keys) {
         if (n_shared > 0)
             report_note(&merge->report,
                         "lines with the index of another, next to which they go: %" PRId64

@@ -311,7 +311,8 @@ static void find_shards(struct verification *found)
     int64_t n_left = found->input.n - found->n_answered - found->n_failed;
     int32_t missing, count;
     assert(options->n_operands > 0);
-    if (options->against != NULL || (n_left == 0 && found->keys == found->input.keys)) return;
+    bool is_proved = found->input.n > 0 && n_left == 0 && found->keys == found->input.keys;
+    if (options->against != NULL || is_proved) return;
     if (!shard_are_all(options->operands, options->n_operands, &missing, &count))
         find(found, FOUND_UNFINISHED, 1, "shard %d of %d is not among the files", missing, count);
     else if (n_left > 0)
