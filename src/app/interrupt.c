@@ -7,13 +7,16 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 
-static volatile sig_atomic_t is_signalled, is_timed;
+/* Written by a handler on one thread and read on others; a handler may touch what needs no lock. */
+static_assert(ATOMIC_BOOL_LOCK_FREE == 2, "handlers take no lock");
+static atomic_bool is_signalled, is_timed;
 static int pipe_fds[2] = {-1, -1}; /* readable for good once a stop is asked for */
 static int asked_fd = -1;          /* readable after USR2, until it is answered */
 
@@ -38,8 +41,7 @@ static void tell(int fd)
 
 static void handle_stop(int signal_number)
 {
-    if (is_signalled) _exit(128 + signal_number);
-    is_signalled = 1;
+    if (atomic_exchange(&is_signalled, true)) _exit(128 + signal_number);
     tell(pipe_fds[1]);
 }
 
@@ -82,13 +84,13 @@ void interrupt_request(void)
 {
     assert(pipe_fds[1] >= 0);
     if (interrupt_requested()) return;
-    is_timed = 1;
+    is_timed = true;
     tell(pipe_fds[1]);
 }
 
 bool interrupt_is_timed(void)
 {
-    return is_timed != 0;
+    return is_timed;
 }
 
 /* ---- waiting ---- */
