@@ -665,11 +665,13 @@ static char *make_manifest(const struct run *run, const struct executor_counts *
     assert(run->output != NULL);
     if (!run->place.is_file) return NULL;
     name_backend(run, backend);
+    struct prompts_counts input = {0};
+    if (is_complete) input = prompts_counts(run->prompts); /* else it may still be read */
     const struct report_manifest manifest = {.program = header_program(),
                                              .backend = backend,
                                              .start_unix_ns = run->style.start_unix_ns,
                                              .n_found_failed = run->resume.n_failed,
-                                             .input = prompts_counts(run->prompts),
+                                             .input = input,
                                              .is_complete = is_complete};
     return report_manifest(&run->report, &manifest, counts, clock_now_ns());
 }

@@ -110,7 +110,7 @@ enum prompts_status prompts_next(struct prompts *prompts, struct prompt *prompt,
  * input had another line or its end. Only after the first line. */
 bool prompts_wait(struct prompts *prompts, int hurry_fd);
 
-/* Lines of the input so far, blank ones apart. */
+/* Lines of the input so far, blank ones apart; not while another thread reads. */
 struct prompts_counts {
     int64_t n;
     uint64_t keys;      /* the sum of what their answers are known by (app/ledger.h) */
