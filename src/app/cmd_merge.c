@@ -278,10 +278,7 @@ static char *make_manifest(const struct merge *merge, int64_t n_lines)
         "answered", (json_int_t)(n_lines - merge->counts.n_failed), "failed",
         (json_int_t)merge->counts.n_failed, "program", header_program(), "backend",
         backend != NULL ? backend : "", "merged", (int)merge->options->n_operands);
-    if (merge->input.n > 0) {
-        json_object_set_new(figures, "input_lines", json_integer((json_int_t)merge->input.n));
-        json_object_set_new(figures, "input_keys", json_sprintf("%016" PRIx64, merge->input.keys));
-    }
+    if (merge->input.n > 0) header_tell_input(figures, merge->input.n, merge->input.keys);
     json_object_update_missing(figures, merge->sums);
     json_t *root = json_pack("{s:o}", "manifest", figures);
     char *line = root != NULL ? json_dumps(root, JSON_COMPACT) : NULL;

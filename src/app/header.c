@@ -178,6 +178,13 @@ char *header_line(const json_t *header, const char *backend)
     return line;
 }
 
+void header_tell_input(json_t *manifest, int64_t n_lines, uint64_t keys)
+{
+    assert(n_lines >= 0);
+    json_object_set_new(manifest, "input_lines", json_integer((json_int_t)n_lines));
+    json_object_set_new(manifest, "input_keys", json_sprintf("%016" PRIx64, keys));
+}
+
 /* ---- comparing two ---- */
 
 /* All that changed, as one half of a sentence. */

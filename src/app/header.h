@@ -7,6 +7,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "app/options.h"
 #include "base/error.h"
@@ -28,6 +29,10 @@ bool header_make(json_t **header, const struct options *options, const char *mod
 
 /* The record's line, with the backend's name; heap. NULL: out of memory. */
 char *header_line(const json_t *header, const char *backend);
+
+/* Adds to a manifest what it tells of the input: lines, and the sum of their keys (app/ledger.h).
+ */
+void header_tell_input(json_t *manifest, int64_t n_lines, uint64_t keys);
 
 /* Whether the file `path` that has `found` is of one kind with what has `wanted` (NULL: anything),
  * which messages call `now`. False: ERROR_USAGE with all that differs, or ERROR_FORMAT for a header

@@ -2,13 +2,13 @@
 #include "app/report.h"
 
 #include <assert.h>
-#include <inttypes.h>
 #include <jansson.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "app/header.h"
 #include "base/error.h"
 
 #define BAR_NS   UINT64_C(100000000)
@@ -364,11 +364,7 @@ char *report_manifest(const struct report *report, const struct report_manifest 
         (json_int_t)report->n_found, "program", manifest->program, "backend", manifest->backend,
         "start_unix_ns", (json_int_t)manifest->start_unix_ns, "wall_ns", (json_int_t)wall_ns);
     if (figures == NULL) return NULL;
-    if (manifest->is_complete) {
-        json_object_set_new(figures, "input_lines", json_integer(manifest->input.n));
-        json_object_set_new(figures, "input_keys",
-                            json_sprintf("%016" PRIx64, manifest->input.keys));
-    }
+    if (manifest->is_complete) header_tell_input(figures, manifest->input.n, manifest->input.keys);
     add_figures(figures, report, counts, wall_ns);
     json_t *root = json_pack("{s:o}", "manifest", figures);
     char *line = root != NULL ? json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;

@@ -14,14 +14,7 @@
 #include "app/records.h"
 #include "app/scan.h"
 #include "base/frames.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* Not assert: it has to hold in every build. */
-static void require(bool holds)
-{
-    if (!holds) abort();
-}
+#include "fuzz.h"
 
 static void try_profile(const char *path)
 {
@@ -40,15 +33,7 @@ static void try_profile(const char *path)
         require(i == 0 || profile.rates[i].n_rows > profile.rates[i - 1].n_rows);
     }
     /* It must do for the cost model, whose asserts are kept. */
-    const struct cost_shape shape = {.n_layers = 2,
-                                     .hidden = 64,
-                                     .n_heads = 2,
-                                     .n_kv_heads = 1,
-                                     .head_dim = 32,
-                                     .ffn = 96,
-                                     .n_vocab = 300,
-                                     .weight_element_bytes = 2,
-                                     .kv_element_bytes = 2};
+    const struct cost_shape shape = FUZZ_SHAPE;
     const struct iteration_load load = {.n_rows = 100, .n_picks = 9, .row_keys = 5000};
     struct cost_model model;
     cost_init(&model, &profile, &shape);

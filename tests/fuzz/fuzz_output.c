@@ -12,16 +12,9 @@
 
 #include "app/resume.h"
 #include "base/frames.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "fuzz.h"
 
 static json_t *header;
-
-/* Not assert: it has to hold in every build. */
-static void require(bool holds)
-{
-    if (!holds) abort();
-}
 
 /* What the outputs in the corpus begin with. */
 static void open_once(void)

@@ -6,10 +6,9 @@
 #include <string.h>
 
 #include "plan/plan.h"
+#include "fuzz.h"
 
 enum { REQUESTS_MAX = 24, REQUEST_BYTES = 16, CANVAS_MAX = 256 };
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 struct bytes_left {
     const uint8_t *data;
@@ -22,23 +21,9 @@ static struct phases phases[REQUESTS_MAX];
 static uint64_t arrival_ns[REQUESTS_MAX];
 static int32_t stop_after[REQUESTS_MAX];
 
-/* Not assert: it has to hold in every build. */
-static void require(bool holds)
-{
-    if (!holds) abort();
-}
-
 static void open_once(void)
 {
-    const struct cost_shape shape = {.n_layers = 2,
-                                     .hidden = 64,
-                                     .n_heads = 2,
-                                     .n_kv_heads = 1,
-                                     .head_dim = 32,
-                                     .ffn = 96,
-                                     .n_vocab = 300,
-                                     .weight_element_bytes = 2,
-                                     .kv_element_bytes = 2};
+    const struct cost_shape shape = FUZZ_SHAPE;
     const struct cost_profile profile = {.base_ns = 1e6,
                                          .bytes_per_s = 1e12,
                                          .attention_flops_per_s = 8e13,

@@ -10,19 +10,12 @@
 
 #include "app/output.h"
 #include "app/prompts.h"
+#include "fuzz.h"
 
 enum { N_VOCAB = 720, N_POSITIONS = 256, MASK_ID = 702, LINES_MAX = 1000 };
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 static struct tokenizer *tokenizer;
 static struct arena scratch;
-
-/* Not assert: it has to hold in every build. */
-static void require(bool holds)
-{
-    if (!holds) abort();
-}
 
 static void open_once(void)
 {

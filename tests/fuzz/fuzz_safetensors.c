@@ -10,19 +10,12 @@
 
 #include "model/config.h"
 #include "model/safetensors.h"
+#include "fuzz.h"
 
 enum { ARENA_BYTES = 256 << 20 };
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 static char folder[] = "/tmp/fuzz-model-XXXXXX";
 static struct arena arena;
-
-/* Not assert: it has to hold in every build. */
-static void require(bool holds)
-{
-    if (!holds) abort();
-}
 
 static void remove_folder(void)
 {

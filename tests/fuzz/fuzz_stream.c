@@ -9,14 +9,7 @@
 #include <unistd.h>
 
 #include "base/stream.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* Not assert: it has to hold in every build. */
-static void require(bool holds)
-{
-    if (!holds) abort();
-}
+#include "fuzz.h"
 
 static void read_lines(const char *path, size_t line_bytes_max)
 {

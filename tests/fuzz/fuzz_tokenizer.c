@@ -7,8 +7,7 @@
 
 #include "text/tokenizer_private.h"
 #include "text/utf8.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "fuzz.h"
 
 /* Splits at spaces and digits; has three byte pieces and two merges. */
 static const char good[] =
@@ -18,12 +17,6 @@ static const char good[] =
     "\"behavior\":\"Isolated\"},{\"type\":\"ByteLevel\"}]},\"model\":{\"type\":\"BPE\",\"vocab\":"
     "{\"a\":0,\"b\":1,\"\xC4\xA0\":2,\"ab\":3,\"\xC4\xA0"
     "ab\":4},\"merges\":[\"a b\",\"\xC4\xA0 ab\"]}}";
-
-/* Not assert: it has to hold in every build. */
-static void require(bool holds)
-{
-    if (!holds) abort();
-}
 
 static void check_text(const struct tokenizer *tokenizer, struct bytes text, bool parse_added,
                        struct arena *arena)

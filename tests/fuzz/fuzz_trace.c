@@ -9,16 +9,9 @@
 
 #include "app/prompts.h"
 #include "app/trace.h"
+#include "fuzz.h"
 
 enum { N_VOCAB = 720, N_POSITIONS = 256, MASK_ID = 702, LINES_MAX = 1000, STAMPS_MAX = 1000 };
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* Not assert: it has to hold in every build. */
-static void require(bool holds)
-{
-    if (!holds) abort();
-}
 
 static int compare(const void *a, const void *b)
 {
